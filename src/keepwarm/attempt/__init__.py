@@ -1,0 +1,1 @@
+"""One try: start checkpoint + blend + schedule + optimizer state + budget, in exact numbers."""

@@ -1,0 +1,1 @@
+"""What is fed: mixtures, the index-free order, the ledger, the buffer."""

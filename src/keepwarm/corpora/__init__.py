@@ -1,0 +1,1 @@
+"""What exists: file lists, token files, tokenizing, holdouts."""

@@ -1,0 +1,1 @@
+"""The demonstration: its plan and its text."""

@@ -1,0 +1,1 @@
+"""Train: the only room (with merge and convert) that imports torch."""

@@ -1,0 +1,1 @@
+"""What it knows: held-out losses and forgetting."""

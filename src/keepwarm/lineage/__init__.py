@@ -1,0 +1,1 @@
+"""Where from: checkpoints with manifests, their graph, and the guards."""

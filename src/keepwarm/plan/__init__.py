@@ -1,0 +1,1 @@
+"""What is asked: the plan file and the cookbooks (pure data)."""

@@ -1,0 +1,1 @@
+"""How fast: the learning rate as a pure function of tokens."""

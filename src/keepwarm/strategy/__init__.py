@@ -1,0 +1,1 @@
+"""What next: shift, verdict, ladder. Decides on numbers, never trains."""
