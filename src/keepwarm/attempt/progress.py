@@ -1,0 +1,58 @@
+"""What is on disk of a run: attempts, how far each came, and how it ended. Reads only; no torch."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from keepwarm.attempt.records import read_attempt, read_verdict
+from keepwarm.lineage.manifest import Manifest, checkpoints_of, read_manifest
+
+EXHAUSTED = "exhausted.json"  # in a stage's folder: its ladder ended without an accepted candidate
+_NAME = re.compile(r"([0-9]{2})-([a-z0-9-]+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """One attempt on disk. `outcome` is None while it runs (or was stopped); steps are 0 of what never started."""
+
+    folder: Path
+    number: int
+    rung: str
+    label: str
+    outcome: str | None
+    accepted: bool
+    step: int
+    steps: int
+    tokens: int
+    verdict: dict[str, Any] | None
+
+
+def attempts_of(run_folder: Path, arm: str, stage: str) -> list[Progress]:
+    """The attempts of one stage in the order they were tried."""
+    folder = Path(run_folder) / "arms" / arm / stage
+    named = sorted((path, _NAME.fullmatch(path.name)) for path in folder.iterdir()) if folder.is_dir() else []
+    return [_progress(path, int(match[1]), match[2]) for path, match in named if match]
+
+
+def _progress(folder: Path, number: int, rung: str) -> Progress:
+    verdict = read_verdict(folder)
+    attempt = read_attempt(folder) if (folder / "attempt.json").exists() else None
+    saved = checkpoints_of(folder)
+    last = read_manifest(saved[-1]) if saved else None
+    label = attempt.label if attempt else (verdict or {}).get("label", rung)
+    return Progress(
+        folder, number, rung, label, verdict["outcome"] if verdict else None, bool(verdict and verdict["accepted"]),
+        last.step if last else 0, attempt.steps if attempt else 0, last.attempt_tokens if last else 0, verdict,
+    )  # fmt: skip
+
+
+def end_of(folder: Path) -> Manifest | None:
+    """The manifest of a finished attempt's last checkpoint; None while the attempt has not come to its end."""
+    saved = checkpoints_of(folder)
+    if not saved:
+        return None
+    manifest = read_manifest(saved[-1])
+    return manifest if manifest.step == read_attempt(folder).steps else None

@@ -1,0 +1,132 @@
+"""What an attempt writes down: `attempt.json`, `metrics.jsonl` (append-only) and `verdict.json`. No torch.
+
+`metrics.jsonl` begins with a header (roles, references, tolerances, windows, threads, precision); then records
+`{"kind": "train" | "eval" | "event", "step":, "tokens":, ...}`. It is complete for a verdict: `judge` needs no other
+file. A line that a kill cut in half is dropped when the file is read or continued.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from keepwarm import files
+from keepwarm.attempt.model import Attempt, from_json, to_json
+from keepwarm.errors import LineageError
+
+Record = dict[str, Any]
+
+
+def write_attempt(run_folder: Path, attempt: Attempt) -> None:
+    """Write `attempt.json`, or check that the one on disk is the same try; refuse if the plan has changed since."""
+    path = Path(run_folder) / attempt.folder / "attempt.json"
+    if not path.exists():
+        files.write_json(path, to_json(attempt))
+        return
+    before, now = to_json(read_attempt(path.parent)), to_json(attempt)
+    changed = sorted(key for key in now if now[key] != before.get(key))
+    if changed:
+        raise LineageError(
+            f"{path}: was made with other {', '.join(changed)}",
+            "the plan or its data changed after this attempt began; going on would mix two experiments in one record",
+            "put the plan back as it was (the run folder's plan.yaml), or start anew: run: {folder: ...}",
+        )
+
+
+def read_attempt(folder: Path) -> Attempt:
+    """Read `folder/attempt.json`; LineageError if it is damaged."""
+    path = Path(folder) / "attempt.json"
+    try:
+        return from_json(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, KeyError, TypeError) as error:
+        raise LineageError(
+            f"{path}: damaged ({error})", "it is the identity of the attempt", f"remove the attempt: rm -r {folder}"
+        ) from error
+
+
+def read_metrics(path: Path) -> list[Record]:
+    """All whole records of a metrics file. A cut last line is dropped; any other broken line is an error."""
+    try:
+        lines = Path(path).read_bytes().split(b"\n")
+    except FileNotFoundError:
+        raise LineageError(f"{path}: no such file", "there is nothing to read", "name an attempt's metrics.jsonl") from None
+    records: list[Record] = []
+    for number, line in enumerate(lines[:-1], start=1):  # what follows the last newline was cut by a kill
+        try:
+            record = json.loads(line)
+            kind = record["kind"]
+        except (ValueError, TypeError, KeyError) as error:
+            raise LineageError(
+                f"{path}:{number}: not a metrics record ({error})",
+                "a verdict from a damaged record would be a guess",
+                "remove the damaged line, or the attempt",
+            ) from error
+        assert isinstance(kind, str)
+        records.append(record)
+    return records
+
+
+def keep_until(path: Path, step: int) -> list[Record]:
+    """Drop what was written after `step` (the run goes on from a checkpoint at `step`); returns what is kept."""
+    kept = [record for record in read_metrics(path) if record.get("step", 0) <= step]
+    files.write_text(path, "".join(_line(record) for record in kept), replace=True)
+    return kept
+
+
+class MetricsWriter:
+    """Appends records, each in one write, so that a kill can cut only the last line."""
+
+    def __init__(self, path: Path) -> None:
+        """Open `path` for appending."""
+        with files.explained(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._path = path
+            self._file = open(path, "ab", buffering=0)
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        """Append one record; a full disk is a three-line error and leaves no half line behind."""
+        size = self._file.seek(0, 2)
+        with files.explained(self._path):
+            try:
+                data = _line(record).encode()
+                if self._file.write(data) != len(data):
+                    raise OSError(28, "no space left on device")
+            except OSError:
+                self._file.truncate(size)
+                raise
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def finite(value: float) -> float | None:
+    """JSON has no NaN: None stands for a loss that is not a finite number."""
+    return value if math.isfinite(value) else None
+
+
+def write_verdict(folder: Path, verdict: Mapping[str, Any], *, replace: bool = False) -> None:
+    """Write `folder/verdict.json`; once, but for candidates that were never trained (`replace`)."""
+    files.write_json(Path(folder) / "verdict.json", verdict, replace=replace)
+
+
+def read_verdict(folder: Path) -> Record | None:
+    """The recorded verdict of an attempt, or None while it has none."""
+    path = Path(folder) / "verdict.json"
+    if not path.exists():
+        return None
+    try:
+        content: Record = json.loads(path.read_text(encoding="utf-8"))
+        content["outcome"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise LineageError(
+            f"{path}: damaged ({error})", "the ladder goes by recorded verdicts", f"remove it to judge again: rm {path}"
+        ) from error
+    return content
+
+
+def _line(record: Mapping[str, Any]) -> str:
+    return json.dumps(record, allow_nan=False, separators=(",", ":"), ensure_ascii=False) + "\n"

@@ -1,0 +1,138 @@
+"""Which source feeds sample n: a balanced binary tree of exact two-way integer splits, with nothing stored per sample.
+
+A node divides the n samples that reach it: its left child takes
+
+    left(n) = (n * p + 2^63) >> 64        p = the left child's share of the node's weight, as a 64-bit integer
+
+that is n * p / 2^64 rounded to the nearest integer, and sample n goes left exactly when left(n + 1) > left(n). Its
+number among the left child's samples is then left(n), else n - left(n) among the right child's. As 0 < p < 2^64, left
+never falls and rises by at most one, so the children count 0, 1, 2, ... without gap or repeat: at the leaf, the number
+left over is the source's own sample number. The answer is a function of (weights, n): any n in any order costs
+O(log K), and the counts of all K sources at any n cost K - 1 splits.
+
+How far a source strays from its share. A split is wrong by at most 1/2, and an error of a node reaches its child
+multiplied by the child's share of the node. So at every n, with w(A) the weight of node A,
+
+    |count - n * share| <= 1/2 * sum over the nodes A from the leaf up to, not including, the root of w(leaf) / w(A)
+
+(+ depth * n * 2^-65 for the rounding of p, below 1e-3 for n <= 2^48). Nodes are cut where the weights, sorted from
+large to small, come nearest to halves. Then no inner node outweighs 2/3 of its parent: either the largest weight is at
+least a third, and cutting behind it leaves at most 2/3, or every step of the running sum is below a third and one of
+them lands within 1/6 of the middle. A leaf may outweigh 2/3, when only smaller ones share its parent; but then its
+grandparent weighs at least twice the leaf: the parent's sibling either holds weights sorted before the leaf, or was
+cut off behind the parent although a cut right behind the leaf was farther from the middle. The sum is then at most
+1 + 1 + 1/2 * (1 + 2/3 + 4/9 + ...) = 3.5, and the deviation at most 1.75; without such a leaf 3, and 1.5. `bound` is
+the right-hand side for the tree at hand.
+
+The nested floor split is the idea of grain's MapDataset.mix, made exact, balanced and O(log K) here.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from fractions import Fraction
+from itertools import accumulate
+
+import numpy as np
+from numpy.typing import NDArray
+
+_LOW_32 = np.uint64(2**32 - 1)
+_SHIFT_32 = np.uint64(32)
+_HALF = np.uint64(2**63)
+
+
+class Interleave:
+    """The order in which K sources of positive integer `weights` take turns."""
+
+    def __init__(self, weights: Sequence[int]) -> None:
+        """Build the tree: O(K log K), 24 bytes of state a source. Raises ValueError on no or non-positive weights."""
+        if not weights or min(weights) < 1:
+            raise ValueError(f"weights must be positive integers, got {list(weights)}")
+        self.weights = tuple(weights)
+        self._shares: list[int] = []  # of the left child, in 2^-64; nodes are numbered parents first
+        self._children: list[list[int]] = []  # node number, or -1 - leaf number
+        self._bound = Fraction(0)
+        self._grow()
+        self._share_table = np.array(self._shares, dtype=np.uint64)
+        self._child_table = np.array(self._children, dtype=np.int64).reshape(-1, 2)
+
+    def _grow(self) -> None:
+        order = sorted(range(len(self.weights)), key=lambda leaf: -self.weights[leaf])  # stable: ties keep their order
+        ends = [0, *accumulate(self.weights[leaf] for leaf in order)]
+        # (first, stop) in `order`, the parent's slot to fill, and the sum of 1 / w(A) over the ancestors below the root
+        todo: list[tuple[int, int, int, int, Fraction]] = [(0, len(order), -1, 0, Fraction(0))]
+        while todo:
+            first, stop, parent, side, above = todo.pop()
+            number = len(self._shares) if stop - first > 1 else -1 - order[first]
+            if parent >= 0:
+                self._children[parent][side] = number
+                above += Fraction(1, ends[stop] - ends[first])
+            if number < 0:
+                self._bound = max(self._bound, above * self.weights[order[first]] / 2)
+                continue
+            cut = _nearest_half(ends, first, stop)
+            weight, left = ends[stop] - ends[first], ends[cut] - ends[first]
+            share = ((left << 65) + weight) // (2 * weight)
+            if not 0 < share < 1 << 64:
+                raise ValueError(f"weights {min(left, weight - left)} of {weight}: below 2^-64 of what is beside it")
+            self._shares.append(share)
+            self._children.append([0, 0])
+            todo += [(cut, stop, number, 1, above), (first, cut, number, 0, above)]
+
+    @property
+    def bound(self) -> Fraction:
+        """The most that any source can stray from its share, in samples, at every n (see the module's text)."""
+        return self._bound
+
+    def locate(self, n: NDArray[np.uint64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Source number and the source's own sample number of each sample in `n` (any shape (N,), each < 2^48)."""
+        local = np.array(n, dtype=np.uint64)
+        node = np.zeros(local.shape, dtype=np.int64)
+        if not self._shares:
+            return node, local.astype(np.int64)
+        active = np.arange(len(local))
+        while len(active):
+            at, number = node[active], local[active]
+            share = self._share_table[at]
+            left, low = _multiply(number, share)
+            left += low >> np.uint64(63)  # + 2^63, carried
+            goes_left = low + _HALF + share < share  # one more p carries into the integer part
+            number = np.where(goes_left, left, number - left)
+            at = self._child_table[at, np.where(goes_left, 0, 1)]
+            node[active], local[active] = at, number
+            active = active[at >= 0]
+        return -1 - node, local.astype(np.int64)
+
+    def counts(self, n: int) -> tuple[int, ...]:
+        """Samples of each source among the first `n` of the blend, exact for any n."""
+        counts = [0] * len(self.weights)
+        if not self._shares:
+            return (n,)
+        reaching = [n] + [0] * (len(self._shares) - 1)
+        for number, (share, children) in enumerate(zip(self._shares, self._children, strict=True)):
+            left = (reaching[number] * share + (1 << 63)) >> 64
+            for child, count in zip(children, (left, reaching[number] - left), strict=True):
+                if child >= 0:
+                    reaching[child] = count
+                else:
+                    counts[-1 - child] = count
+        return tuple(counts)
+
+
+def _nearest_half(ends: Sequence[int], first: int, stop: int) -> int:
+    """The cut in (first, stop) whose running sum `ends` lies nearest to the middle; of two as near, the earlier."""
+    middle = ends[first] + ends[stop]  # doubled
+    cut = bisect_left(ends, middle, first + 1, stop - 1, key=lambda end: 2 * end)
+    if cut - 1 > first and middle - 2 * ends[cut - 1] <= abs(2 * ends[cut] - middle):
+        cut -= 1
+    return cut
+
+
+def _multiply(a: NDArray[np.uint64], b: NDArray[np.uint64]) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+    """High and low 64 bits of the 128-bit products a * b, by 32-bit halves."""
+    a_high, a_low = a >> _SHIFT_32, a & _LOW_32
+    b_high, b_low = b >> _SHIFT_32, b & _LOW_32
+    middle = a_high * b_low + ((a_low * b_low) >> _SHIFT_32)
+    crossed = a_low * b_high + (middle & _LOW_32)
+    return a_high * b_high + (middle >> _SHIFT_32) + (crossed >> _SHIFT_32), a * b

@@ -1,0 +1,75 @@
+"""The `keepwarm` command: commands by name, each imported only when it is called; errors as three lines.
+
+Exit codes: 0 done, 1 the work failed (a stage exhausted its ladder), 2 bad input, 130 stopped by Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from cyclopts import App
+from cyclopts.exceptions import CycloptsError
+
+from keepwarm import __version__
+from keepwarm.errors import KeepwarmError, WorkFailed
+
+_COMMANDS = {
+    "demo": "four stages on real text on this CPU, in minutes",
+    "plan": "a plan in exact numbers, before anything is trained",
+    "run": "train a plan's stages; goes on from what is on disk",
+    "status": "what was tried, what was kept, what comes next",
+    "mix": "mix file lists by weight",
+    "tokenize": "text to .bin/.idx token files",
+    "data": "look into .bin/.idx token files",
+    "lr": "the learning rate, step by step",
+    "schema": "the plan file's JSON schema, for editors",
+}
+
+app = App(
+    name="keepwarm",
+    help="Continual pre-training of language models: plan, mix, train, judge, go on, and show why.",
+    version=__version__,
+    help_on_error=False,
+)
+for _name, _help in _COMMANDS.items():
+    app.command(f"keepwarm.cli.{_name}:{_name}", name=_name, help=_help)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return (as a script: exit with) its exit code."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in words
+    words = [word for word in words if word != "--debug"]
+    try:
+        result = app(words, exit_on_error=False, print_error=False, result_action="return_value")
+        return result if isinstance(result, int) else 0
+    except CycloptsError as error:
+        return _fail(_of_usage(error), debug)
+    except KeepwarmError as error:
+        return _fail(error, debug)
+    except WorkFailed as error:
+        print(f"failed: {error}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader went away (a pager closed): nothing to say, nobody to tell
+        return 0
+    except KeyboardInterrupt:
+        print("stopped; nothing is lost, the same command goes on from here", file=sys.stderr)
+        return 130
+
+
+def _of_usage(error: CycloptsError) -> KeepwarmError:
+    what = " ".join(str(error).split())
+    return KeepwarmError(what, "the command line was not understood, nothing was done", "keepwarm --help")
+
+
+def _fail(error: KeepwarmError, debug: bool) -> int:
+    if debug:
+        raise error
+    print(f"error: {error}", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,33 @@
+"""`keepwarm run PLAN`: train, judge, climb; goes on from what is on disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def run(plan: Path, /, *, stage: str | None = None, set: list[str] | None = None) -> int:  # noqa: A002
+    """Train a plan's stages, one rung after another, and go on from what is on disk.
+
+    Parameters
+    ----------
+    plan
+        The plan file.
+    stage
+        Stop after this stage.
+    set
+        Change a key of the plan: --set stages.stage2.tokens=1M (may be given several times).
+    """
+    from keepwarm.errors import KeepwarmError
+    from keepwarm.pipeline import run as run_plan
+    from keepwarm.plan.load import load_plan
+    from keepwarm.report.terminal import Terminal, print_status
+
+    asked = load_plan(plan, set or ())
+    names = [each.name for each in asked.stages]
+    if stage is not None and stage not in names:
+        raise KeepwarmError(
+            f"--stage {stage}: the plan has no such stage", "nothing was trained", f"one of: {', '.join(names)}"
+        )
+    run_plan(asked, Terminal(), until=stage)
+    print_status(asked)
+    return 0

@@ -1,0 +1,122 @@
+"""The learning rate over a plan's line: a table by step, CSV, JSON, or a curve in the terminal."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from keepwarm.errors import KeepwarmError
+from keepwarm.plan.model import Plan
+from keepwarm.schedule import schedule as schedules
+from keepwarm.schedule.schedule import Schedule
+from keepwarm.units import parse_lr
+
+ROWS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Leg:
+    """One stretch of the line: a schedule that begins at a step of the whole line."""
+
+    stage: str
+    first_step: int
+    steps: int
+    schedule: Schedule
+
+
+def legs(plan: Plan) -> list[Leg]:
+    """The base, each stage at LR_max, and the cooldown branch at the line's end, as the plan's first rungs run."""
+    lr_max, found, first = plan.optimizer.lr_max, [], 0
+    lr_min = 0.0 if str(plan.schedule.lr_min) in ("0", "0.0") else parse_lr(plan.schedule.lr_min, lr_max)
+
+    def add(stage: str, tokens: int, make: str) -> None:
+        nonlocal first
+        steps = -(-tokens // plan.step_tokens)
+        total = steps * plan.step_tokens
+        warmup_tokens = plan.schedule.warmup.tokens_of(tokens)
+        schedule = {
+            "wsd": lambda: schedules.wsd(lr_max, warmup_tokens, total),
+            "cosine": lambda: schedules.cosine(lr_max, warmup_tokens, total, lr_min),
+            "constant": lambda: schedules.constant(lr_max, total),
+            "cooldown": lambda: schedules.cooldown(lr_max, total, plan.schedule.cooldown_shape, lr_min),
+        }[make]()
+        found.append(Leg(stage, first, steps, schedule))
+        first += steps
+
+    if plan.base.tokens is not None:
+        add("base", plan.base.tokens, plan.schedule.kind)
+    for stage in plan.stages:
+        add(stage.name, stage.tokens, "constant")
+    cooldown_tokens = plan.schedule.cooldown.tokens_of(plan.stages[-1].tokens)
+    if cooldown_tokens:
+        add("cooldown", cooldown_tokens, "cooldown")
+    return found
+
+
+def rates(plan: Plan, steps: range) -> Iterator[tuple[int, float, str, str]]:
+    """(step, LR after that many optimizer steps, phase, stage) for each of `steps` of the line."""
+    line = legs(plan)
+    last = line[-1]
+    for step in steps:
+        leg = next((each for each in line if step < each.first_step + each.steps), last)
+        tokens = (step - leg.first_step) * plan.step_tokens
+        yield step, float(leg.schedule.lr(tokens)), leg.schedule.phase(tokens), leg.stage
+
+
+def total_steps(plan: Plan) -> int:
+    """Optimizer steps of the whole line."""
+    last = legs(plan)[-1]
+    return last.first_step + last.steps
+
+
+def parse_steps(text: str | None, total: int, rows: int | None) -> range:
+    """`A:B:C` -> steps A to B inclusive by C; None -> all of the line, thinned to about `rows` if given."""
+    if text is None:
+        return range(0, total + 1, max(1, total // rows) if rows else 1)
+    try:
+        first, last, every = (int(word) for word in (text.split(":") + ["1"])[:3])
+        if not (0 <= first <= last <= total and every > 0 and text.count(":") in (1, 2)):
+            raise ValueError
+    except ValueError:
+        raise KeepwarmError(
+            f"--steps {text}: not A:B or A:B:C with 0 <= A <= B <= {total}",
+            "the line has no other steps",
+            f"--steps 0:{total}:{max(1, total // ROWS)}",
+        ) from None
+    return range(first, last + 1, every)
+
+
+def print_rates(plan: Plan, steps: str | None, *, as_csv: bool, as_json: bool) -> None:
+    """Print the rates; by default a curve and a thinned table."""
+    wanted = parse_steps(steps, total_steps(plan), None if as_csv or as_json else ROWS)
+    found = list(rates(plan, wanted))
+    if as_json:
+        print(json.dumps([{"step": s, "lr": lr, "phase": p, "stage": name} for s, lr, p, name in found], indent=1))
+        return
+    if as_csv:
+        print("step,lr,phase")
+        for step, lr, phase, _ in found:
+            print(f"{step},{lr!r},{phase}")
+        return
+    print(curve(plan))
+    print(f"{'step':>9}  {'LR':>11}  {'phase':9} stage")
+    for step, lr, phase, name in found:
+        print(f"{step:>9,}  {lr:>11.5g}  {phase:9} {name}")
+
+
+def curve(plan: Plan, width: int = 78, height: int = 12) -> str:
+    """The learning rate of the line as a plot of characters."""
+    import plotext
+
+    total = total_steps(plan)
+    every = max(1, total // (4 * width))
+    points = list(rates(plan, range(0, total + 1, every)))
+    plotext.clear_figure()
+    plotext.theme("clear")
+    plotext.plot_size(width, height)
+    plotext.plot([point[0] for point in points], [point[1] for point in points], marker="braille")
+    plotext.title("learning rate by optimizer step")
+    for leg in legs(plan)[1:]:
+        plotext.vline(leg.first_step)
+    return str(plotext.build())

@@ -1,0 +1,148 @@
+"""A plan in exact numbers before anything is trained: steps, tokens, epochs, LR at the borders, cost. No torch.
+
+Exact where the token files exist; where there is only text, tokens are estimated from bytes and marked `~`.
+"""
+
+from __future__ import annotations
+
+import glob
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from keepwarm.corpora.filelist import read_filelist
+from keepwarm.corpora.indexed import open_indexed
+from keepwarm.errors import KeepwarmError
+from keepwarm.plan.cookbook import ladder_for
+from keepwarm.plan.model import CorpusSpec, Plan, StageSpec
+from keepwarm.plan.rungs import Candidate, candidates
+from keepwarm.strategy.ladder import TRAINABLE
+
+BYTES_PER_TOKEN = 3.5  # of text, a rough figure that only estimates (marked ~) use
+UNPACKED = {".gz": 3.5, ".zst": 3.5, ".parquet": 2.5}  # text bytes a stored byte, rough, likewise
+TRAIN_FLOPS_PER_PARAMETER = 6  # forward and backward, a token
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """Tokens of a corpus; `exact` False when estimated from the bytes of its text."""
+
+    tokens: int
+    exact: bool
+
+    def words(self) -> str:
+        """For tables."""
+        return f"{'' if self.exact else '~'}{self.tokens:,}"
+
+
+def numbers(plan: Plan) -> dict[str, Any]:
+    """All that `keepwarm plan` shows, as data."""
+    sizes = {name: corpus_size(plan, name, spec) for name, spec in plan.corpora.items()}
+    rows = [_base_row(plan, sizes)] if plan.base.tokens else []
+    stages = [_stage(plan, index, stage, sizes) for index, stage in enumerate(plan.stages)]
+    worst = sum(stage["tokens"] * stage["attempts_at_most"] for stage in stages)
+    trunk = sum(stage["tokens"] for stage in stages) + (rows[0]["tokens"] if rows else 0)
+    cooldown = plan.schedule.cooldown.tokens_of(plan.stages[-1].tokens)
+    control = len(plan.control) * (sum(stage["tokens"] for stage in stages) + cooldown)
+    return {
+        "name": plan.name,
+        "step_tokens": plan.step_tokens,
+        "lr_max": plan.optimizer.lr_max,
+        "corpora": {name: {"tokens": size.tokens, "exact": size.exact} for name, size in sizes.items()},
+        "base": rows[0] if rows else {"checkpoint": plan.base.checkpoint, "phase": plan.base.phase},
+        "stages": stages,
+        "cooldown_tokens": cooldown,
+        "tokens": {
+            "if_first_rungs_hold": trunk + cooldown + control,
+            "worst_case": trunk - sum(stage["tokens"] for stage in stages) + worst + cooldown + control,
+        },
+    }
+
+
+def corpus_size(plan: Plan, name: str, spec: CorpusSpec) -> Size:
+    """Trainable tokens of a corpus: from the run's token files, else from its own, else from the bytes of its text."""
+    record = Path(plan.run.folder) / "resolved.json"
+    if record.exists():
+        known = json.loads(record.read_text(encoding="utf-8"))["corpora"].get(name)
+        if known:
+            return Size(known["tokens"], True)
+    if spec.indexed is not None:
+        return Size(sum(open_indexed(Path(prefix)).n_tokens for prefix in spec.indexed), True)
+    if spec.list is not None:
+        return Size(sum(open_indexed(Path(e.prefix)).n_tokens for e in read_filelist(Path(spec.list))), True)
+    paths = {path for pattern in spec.text or () for path in glob.glob(pattern, recursive=True)}
+    if not paths:
+        raise KeepwarmError(
+            f"corpora.{name}.text: no file matches {', '.join(spec.text or ())}",
+            "a corpus without text can't be fed",
+            f"corpora: {{{name}: {{text: PATH-OR-GLOB}}}}",
+        )
+    size = sum(Path(path).stat().st_size * UNPACKED.get(Path(path).suffix, 1.0) for path in paths)
+    return Size(int(size / BYTES_PER_TOKEN), False)
+
+
+def _base_row(plan: Plan, sizes: Mapping[str, Size]) -> dict[str, Any]:
+    assert plan.base.tokens is not None
+    steps = -(-plan.base.tokens // plan.step_tokens)
+    return {
+        "name": "base",
+        "steps": steps,
+        "tokens": steps * plan.step_tokens,
+        "asked_tokens": plan.base.tokens,
+        "warmup_tokens": plan.schedule.warmup.tokens_of(plan.base.tokens),
+        "schedule": plan.schedule.kind,
+        "epochs": {plan.base.corpus: steps * plan.step_tokens / max(1, sizes[plan.base.corpus].tokens)},
+    }
+
+
+def _stage(plan: Plan, index: int, stage: StageSpec, sizes: Mapping[str, Size]) -> dict[str, Any]:
+    steps = -(-stage.tokens // plan.step_tokens)
+    tokens = steps * plan.step_tokens
+    grade = "strong" if stage.shift == "auto" else stage.shift
+    which, rungs = ladder_for(plan, index, grade)
+    tried = [each for rung in rungs for each in candidates(rung)]
+    lr = plan.optimizer.lr_max
+    return {
+        "name": stage.name,
+        "new": stage.new,
+        "shift": stage.shift,
+        "ladder": "weak or strong, by the measured shift" if which != "own" and stage.shift == "auto" else which,
+        "steps": steps,
+        "tokens": tokens,
+        "asked_tokens": stage.tokens,
+        "lr": [lr, lr],
+        "candidates": [_candidate(each, stage, tokens, sizes, plan) for each in tried],
+        "attempts_at_most": sum(each.rung in TRAINABLE for each in tried),
+    }
+
+
+def _candidate(
+    each: Candidate, stage: StageSpec, tokens: int, sizes: Mapping[str, Size], plan: Plan
+) -> dict[str, Any]:
+    shares = shares_of(each)
+    new, d0 = float(shares.get("new", 0)), float(shares.get("d0", 0))
+    return {
+        "label": each.label,
+        "rung": each.rung,
+        "built": each.rung in TRAINABLE,
+        "shares": {role: float(share) for role, share in shares.items()},
+        "tokens": {role: round(float(share) * tokens) for role, share in shares.items()},
+        "epochs": {
+            stage.new: new * tokens / max(1, sizes[stage.new].tokens),
+            plan.base.corpus: d0 * tokens / max(1, sizes[plan.base.corpus].tokens),
+        },
+    }
+
+
+def shares_of(candidate: Candidate) -> dict[str, Fraction]:
+    """A candidate's mix by role, as asked; empty for rungs whose mix changes on the way."""
+    if candidate.rung == "naive":
+        return {"new": Fraction(1)}
+    if candidate.rung in ("replay", "replay-previous-mix") and candidate.share is not None:
+        return {"d0" if candidate.rung == "replay" else "previous": candidate.share, "new": 1 - candidate.share}
+    if candidate.mix is not None:
+        return dict(zip(("d0", "new", "buffer"), candidate.mix, strict=True))
+    return {}

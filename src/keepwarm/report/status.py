@@ -1,0 +1,156 @@
+"""The state of a run as data: `keepwarm status --json`, the demo's table and the report all read this.
+
+`{"stages": [{"name", "state", "attempts": [...]}], "arms": {ARM: {"forgetting", "regret", "loss"}}, "next": {...}}`.
+Read from the run folder alone; no torch, and it never writes.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from keepwarm.attempt.progress import EXHAUSTED, Progress, attempts_of, end_of
+from keepwarm.attempt.records import read_attempt, read_metrics
+from keepwarm.attempt.resolve import BASE, COOLDOWN
+from keepwarm.lineage.manifest import Manifest, read_manifest
+from keepwarm.plan.model import Plan, StageSpec
+
+COOKBOOK = "cookbook"
+
+
+def status(plan: Plan) -> dict[str, Any]:
+    """Everything a script or a table wants to know of a run."""
+    stages = [_stage(plan, COOKBOOK, stage) for stage in plan.stages]
+    return {
+        "name": plan.name,
+        "folder": plan.run.folder,
+        "base": _base(plan),
+        "stages": stages,
+        "arms": {arm: _arm(plan, arm) for arm in (COOKBOOK, *plan.control)},
+        "next": _next(plan, stages),
+    }
+
+
+def base_manifest(plan: Plan) -> Manifest | None:
+    """The base's checkpoint once it is there: trained by this run, or given."""
+    folder = Path(plan.run.folder) / "arms" / COOKBOOK / BASE
+    given = folder / "00-given"
+    if (given / "manifest.json").exists():
+        return read_manifest(given)
+    return end_of(folder / f"00-{BASE}") if (folder / f"00-{BASE}" / "attempt.json").exists() else None
+
+
+def accepted(plan: Plan, arm: str, stage: str) -> Progress | None:
+    """The attempt an arm's line goes through at a stage."""
+    return next((each for each in attempts_of(Path(plan.run.folder), arm, stage) if each.accepted), None)
+
+
+def _base(plan: Plan) -> dict[str, Any]:
+    manifest = base_manifest(plan)
+    if manifest is None:
+        return {"state": "pending"}
+    return {
+        "state": "done",
+        "checkpoint": manifest.id,
+        "phase": manifest.phase,
+        "phase_is": manifest.phase_is,
+        "tokens": manifest.line_tokens,
+        "loss": {name: found["loss"] for name, found in manifest.evaluation.items()},
+    }
+
+
+def _stage(plan: Plan, arm: str, stage: StageSpec) -> dict[str, Any]:
+    found = [each for each in attempts_of(Path(plan.run.folder), arm, stage.name) if each.rung != COOLDOWN]
+    state = "pending"
+    if any(each.accepted for each in found):
+        state = "accepted"
+    elif any(each.outcome is None for each in found):
+        state = "running"
+    elif found:
+        state = "exhausted" if (found[0].folder.parent / EXHAUSTED).exists() else "running"
+    return {"name": stage.name, "new": stage.new, "state": state, "attempts": [_attempt(each) for each in found]}
+
+
+def _attempt(each: Progress) -> dict[str, Any]:
+    verdict = each.verdict or {}
+    content: dict[str, Any] = {
+        "rung": each.rung,
+        "label": each.label,
+        "outcome": each.outcome,
+        "accepted": each.accepted,
+        "tokens": each.tokens,
+        "step": each.step,
+        "steps": each.steps,
+        "reasons": verdict.get("reasons", []),
+        "folder": str(each.folder),
+    }
+    if each.steps:
+        attempt = read_attempt(each.folder)
+        content["asked"] = {part.role: float(part.share) for part in attempt.parts}
+        content["lr"] = [float(attempt.schedule.lr(0)), float(attempt.schedule.lr(attempt.tokens))]
+        content["warnings"] = list(attempt.warnings)
+    if (each.folder / "metrics.jsonl").exists():
+        content["loss"] = _losses(read_metrics(each.folder / "metrics.jsonl"))
+    if "fed" in verdict:
+        total = sum(row["fed_tokens"] for row in verdict["fed"])
+        roles: dict[str, float] = {}
+        for row in verdict["fed"]:
+            roles[row["role"]] = roles.get(row["role"], 0) + row["fed_tokens"] / total
+        content["fed"] = roles
+    return content
+
+
+def _losses(records: list[dict[str, Any]]) -> dict[str, Any]:
+    """Each corpus before and after the attempt, over all its held-out windows: nats per token and bits per byte."""
+    full = [record for record in records if record["kind"] == "eval" and record["full"]]
+    if not full:
+        return {}
+    before, after = full[0], full[-1] if full[-1]["step"] else None
+    return {
+        name: {
+            "before": before["loss"][name],
+            "after": after["loss"][name] if after else None,
+            "bits_per_byte": [before["bits_per_byte"][name], after["bits_per_byte"][name] if after else None],
+        }
+        for name in before["loss"]
+    }
+
+
+def _arm(plan: Plan, arm: str) -> dict[str, Any]:
+    """Losses and forgetting at the end of an arm's line (as far as it has come)."""
+    base = base_manifest(plan)
+    taught: list[tuple[str, Manifest]] = [(plan.base.corpus, base)] if base else []
+    cooled: Manifest | None = None
+    for stage in plan.stages:
+        kept = accepted(plan, arm, stage.name)
+        end = end_of(kept.folder) if kept else None
+        if end is None:
+            break
+        taught.append((stage.new, end))
+        branch = [each for each in attempts_of(Path(plan.run.folder), arm, stage.name) if each.rung == COOLDOWN]
+        cooled = end_of(branch[-1].folder) if branch else None
+    if not taught:
+        return {"forgetting": {}, "regret": None, "loss": {}}
+    last = taught[-1][1]
+    return {
+        "forgetting": {n: last.evaluation[n]["loss"] - at.evaluation[n]["loss"] for n, at in taught if at is not last},
+        "phase": last.phase,
+        "regret": None,
+        "loss": {
+            name: {"peak": found["loss"], "cooled": cooled.evaluation[name]["loss"] if cooled else None}
+            for name, found in last.evaluation.items()
+        },
+        "after": {
+            name: {corpus: found["loss"] for corpus, found in at.evaluation.items()} for name, at in taught
+        },
+        "checkpoint": (cooled or last).id,
+    }
+
+
+def _next(plan: Plan, stages: list[dict[str, Any]]) -> dict[str, Any]:
+    waiting = next((stage for stage in stages if stage["state"] != "accepted"), None)
+    if waiting is not None and waiting["state"] == "exhausted":
+        return {"stage": waiting["name"], "do": "lengthen its ladder, or raise verdict.tolerance in a new run folder"}
+    if waiting is not None:
+        return {"stage": waiting["name"], "do": "keepwarm run"}
+    return {"stage": None, "do": "nothing: every stage is accepted"}

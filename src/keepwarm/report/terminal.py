@@ -1,0 +1,165 @@
+"""What people read in a terminal or a batch log: plain lines while it runs, tables when it is done."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from keepwarm.attempt.model import Attempt
+from keepwarm.attempt.records import Record
+from keepwarm.plan.model import Plan
+from keepwarm.report.status import status
+from keepwarm.units import format_count, format_share
+
+LINES_AN_ATTEMPT = 5
+BATCH_LOG_WIDTH = 120
+
+
+def console() -> Console:
+    """Standard output: as wide as the terminal, or a fixed width in a file or pipe."""
+    return Console(width=None if sys.stdout.isatty() else BATCH_LOG_WIDTH, highlight=False, soft_wrap=False)
+
+
+def print_json(value: Any) -> None:
+    """JSON on standard output."""
+    print(json.dumps(value, indent=1, ensure_ascii=False))
+
+
+class Terminal:
+    """Tells what a run does, one line at a time; a batch log stays readable."""
+
+    def __init__(self) -> None:
+        """Nothing is running yet."""
+        self._attempt: Attempt | None = None
+        self._seen: set[Path] = set()
+
+    def say(self, text: str) -> None:
+        """One line."""
+        print(text, flush=True)
+
+    def begin(self, attempt: Attempt) -> None:
+        """Announce an attempt: its start, mix, learning rate, budget, and what is kept and what is new."""
+        self._attempt = attempt
+        mix = " + ".join(f"{part.role} {format_share(part.share)}" for part in attempt.parts)
+        first, last = float(attempt.schedule.lr(0)), float(attempt.schedule.lr(attempt.tokens))
+        self.say(
+            f"\n{attempt.arm} {attempt.stage}: {attempt.label} | mix {mix} | LR {first:g} -> {last:g} | "
+            f"{attempt.steps:,} steps = {attempt.tokens:,} tokens"
+        )
+        self.say(f"  from {attempt.start or 'random weights'}")
+        self.say(f"  {' | '.join(f'{what}: {how}' for what, how in kept(attempt))}")
+        for warning in attempt.warnings:
+            self.say(f"  note: {warning}")
+
+    def record(self, record: Record) -> None:
+        """A training line now and then; every evaluation; every event."""
+        attempt = self._attempt
+        assert attempt is not None
+        if record["kind"] == "train" and record["step"] % max(1, attempt.steps // LINES_AN_ATTEMPT) == 0:
+            self.say(
+                f"  step {record['step']:>6,}/{attempt.steps:,}  training loss {record['loss']:.3f}  "
+                f"LR {record['lr']:.3g}  {format_count(round(record['tokens_per_second']))} tokens/s"
+            )
+        elif record["kind"] == "eval" and record["full"]:
+            losses = "  ".join(f"{name} {loss:.3f}" for name, loss in record["loss"].items() if loss is not None)
+            self.say(f"  step {record['step']:>6,}/{attempt.steps:,}  held-out loss  {losses}")
+        elif record["kind"] == "event":
+            self.say(f"  step {record['step']:>6,}/{attempt.steps:,}  {record['event']} {record['text']}")
+
+    def judged(self, attempt: Attempt | None, folder: Path, verdict: Record) -> None:
+        """The outcome of a candidate with its reasons."""
+        if folder in self._seen:
+            return
+        self._seen.add(folder)
+        kept_words = " -> accepted" if verdict["accepted"] and not verdict.get("control") else ""
+        self.say(f"  {folder.parent.name} {verdict['label']}: {verdict['outcome']}{kept_words}")
+        for reason in verdict["reasons"]:
+            self.say(f"    {reason}")
+
+
+def kept(attempt: Attempt) -> list[tuple[str, str]]:
+    """What an attempt keeps of the checkpoint it starts from, and what begins anew."""
+    moments = {"keep": "kept", "reset": "reset", "fresh": "new"}[attempt.moments]
+    on = {source: position for source, position in attempt.segments[0].cursors if position}
+    going_on = [f"{s.name} from sample {on[s.id]:,}" for s in attempt.sources if s.id in on]
+    return [
+        ("weights", "kept" if attempt.start else "new"),
+        ("optimizer moments", moments),
+        ("LR", f"{attempt.schedule.phase(0)}, then {attempt.schedule.phase(attempt.tokens)}"),
+        ("data", ", ".join(going_on) + " goes on, the rest is unread" if going_on else "unread"),
+        ("random state", "kept" if attempt.moments == "keep" else f"seed {attempt.seed}"),
+    ]
+
+
+def print_status(plan: Plan) -> None:
+    """The run's table, its losses by arm, and what comes next."""
+    found = status(plan)
+    out = console()
+    out.print(stage_table(found))
+    if any(arm["loss"] for arm in found["arms"].values()):
+        out.print(loss_table(plan, found))
+    out.print(f"next: {found['next']['do']}")
+
+
+def stage_table(found: dict[str, Any]) -> Table:
+    """One row an attempt: what was asked, fed, and lost or gained. Losses are nats/token (bits/byte)."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=f"{found['name']}", title_justify="left")
+    for name in ("stage", "rung", "mix asked (fed)", "LR start -> end", "held-out loss before -> after", "verdict"):
+        table.add_column(name, overflow="fold")
+    for stage in found["stages"]:
+        if not stage["attempts"]:
+            table.add_row(stage["name"], "", "", "", "", stage["state"])
+        for number, attempt in enumerate(stage["attempts"]):
+            table.add_row(
+                stage["name"] if number == 0 else "",
+                attempt["label"],
+                _mix_words(attempt),
+                "{:g} -> {:g}".format(*attempt["lr"]) if "lr" in attempt else "",
+                _loss_words(attempt),
+                attempt["outcome"] or f"running, step {attempt['step']}/{attempt['steps']}",
+            )
+    return table
+
+
+def loss_table(plan: Plan, found: dict[str, Any]) -> Table:
+    """Every corpus at the end of every arm's line, and how much of it was forgotten. Nats/token."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title="end of the line", title_justify="left")
+    for name in ("corpus", "arm", "when taught", "at peak", "forgotten", "cooled"):
+        table.add_column(name, justify="left" if name in ("corpus", "arm") else "right")
+    taught_by = {plan.base.corpus: plan.base.corpus} | {stage.new: stage.new for stage in plan.stages}
+    for corpus in plan.corpora:
+        for arm, facts in found["arms"].items():
+            if corpus not in facts["loss"]:
+                continue
+            loss, forgotten = facts["loss"][corpus], facts["forgetting"].get(corpus)
+            taught = facts["after"].get(taught_by.get(corpus, ""), {}).get(corpus)
+            cells = (taught, loss["peak"], forgotten, loss["cooled"])
+            words = [("" if v is None else f"{v:+.3f}" if i == 2 else f"{v:.3f}") for i, v in enumerate(cells)]
+            table.add_row(corpus, arm, *words)
+    return table
+
+
+def _mix_words(attempt: dict[str, Any]) -> str:
+    fed = attempt.get("fed", {})
+    return "\n".join(
+        f"{role} {format_share(share)}" + (f" ({fed[role] * 100:.2f}%)" if role in fed else "")
+        for role, share in attempt.get("asked", {}).items()
+    )
+
+
+def _loss_words(attempt: dict[str, Any]) -> str:
+    lines = []
+    for corpus, loss in attempt.get("loss", {}).items():
+        if loss["after"] is None:
+            lines.append(f"{corpus} {loss['before']:.2f}")
+            continue
+        before, after = loss["bits_per_byte"]
+        per_byte = f" ({before:.2f} -> {after:.2f})" if before is not None else ""
+        lines.append(f"{corpus} {loss['before']:.2f} -> {loss['after']:.2f}{per_byte}")
+    return "\n".join(lines)

@@ -1,0 +1,136 @@
+"""The verdict: did the old corpora come back within tolerance, and was the new one learned?
+
+Decided from an attempt's metrics alone, on paired held-out losses (the same windows, the same LR phase as the
+reference). For each old corpus, excess = loss - reference - tolerance is held against +-2 noise: beyond it the answer
+is `clear`, inside it the sign decides and the record says `close`. The new corpus must gain `adaptation` of what the
+no-replay control gained at the same tokens; where there is no control, more than 2 noise, and the record says so.
+COOKBOOK, "The verdict"; which trouble it is follows the two-domain table of the same page's sources.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from keepwarm.evaluate.forgetting import paired_noise
+
+Outcome = Literal["recovered", "recovering", "not-recovering", "under-adapting", "diverged", "undecided"]
+NOISE_WIDTHS = 2.0
+
+Record = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class OldCorpus:
+    """How an old corpus stands at the end of the attempt. Losses in nats per token."""
+
+    loss: float
+    before: float
+    reference: float
+    forgetting: float
+    tolerance: float
+    noise: float
+    within: bool
+    sure: Literal["clear", "close"]
+
+
+@dataclass(frozen=True, slots=True)
+class NewCorpus:
+    """What the new corpus gained, and what it had to gain."""
+
+    loss: float
+    before: float
+    gain: float
+    needed: float
+    needed_is: str
+    noise: float
+    learned: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """An outcome with the numbers it was decided from."""
+
+    outcome: Outcome
+    reasons: tuple[str, ...]
+    step: int
+    tokens: int
+    old: Mapping[str, OldCorpus]
+    new: Mapping[str, NewCorpus]
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able content."""
+        return asdict(self) | {"reasons": list(self.reasons)}
+
+
+def judge(records: Sequence[Record]) -> Verdict:
+    """The verdict on one attempt's `metrics.jsonl`."""
+    header = next(record for record in records if record["kind"] == "header")
+    evaluations = [record for record in records if record["kind"] == "eval"]
+    last = max((record for record in records if "step" in record), key=lambda record: int(record["step"]), default=None)
+    step, tokens = (int(last["step"]), int(last["tokens"])) if last else (0, 0)
+    broken = next((r for r in records if r["kind"] == "event" and r["event"] == "non-finite"), None)
+    if broken is not None:
+        reason = f"{broken['what']} was not a finite number at step {broken['step']}"
+        return Verdict("diverged", (reason,), step, tokens, {}, {})
+    before = next((record for record in evaluations if record["full"] and record["step"] == 0), None)
+    end = next((record for record in evaluations if record["full"] and record["step"] == header["steps"]), None)
+    if before is None or end is None:
+        return Verdict("undecided", ("the attempt has not come to its end",), step, tokens, {}, {})
+    old = {name: _old(name, header, before, end) for name in header["old"]}
+    new = {header["new"]: _new(header, before, end)} if header["new"] else {}
+    outcome, reasons = _decide(old, new)
+    return Verdict(outcome, reasons, step, tokens, old, new)
+
+
+def _old(name: str, header: Record, before: Record, end: Record) -> OldCorpus:
+    reference, tolerance = header["references"][name], header["tolerance"][name]["nats"]
+    loss = end["loss"][name]
+    noise = paired_noise(end["windows"][name], reference["windows"])
+    forgetting = loss - reference["loss"]
+    excess = forgetting - tolerance
+    sure: Literal["clear", "close"] = "clear" if abs(excess) > NOISE_WIDTHS * noise else "close"
+    return OldCorpus(
+        loss, before["loss"][name], reference["loss"], forgetting, tolerance, noise, excess <= 0, sure
+    )
+
+
+def _new(header: Record, before: Record, end: Record) -> NewCorpus:
+    name, control = header["new"], header["adaptation"]["control_gain"]
+    gain = before["loss"][name] - end["loss"][name]
+    noise = paired_noise(end["windows"][name], before["windows"][name])
+    if control is None:
+        needed, needed_is = NOISE_WIDTHS * noise, "more than noise (no control to compare with)"
+    else:
+        share = header["adaptation"]["share"]
+        needed, needed_is = share * control, f"{share:.0%} of what the no-replay control gained"
+    return NewCorpus(end["loss"][name], before["loss"][name], gain, needed, needed_is, noise, gain > needed)
+
+
+def _decide(old: Mapping[str, OldCorpus], new: Mapping[str, NewCorpus]) -> tuple[Outcome, tuple[str, ...]]:
+    lost = {name: corpus for name, corpus in old.items() if not corpus.within}
+    unlearned = {name: corpus for name, corpus in new.items() if not corpus.learned}
+    reasons = tuple(_words_old(name, corpus) for name, corpus in old.items())
+    reasons += tuple(_words_new(name, corpus) for name, corpus in new.items())
+    if lost and any(corpus.gain < -NOISE_WIDTHS * corpus.noise for corpus in unlearned.values()):
+        return "diverged", (*reasons, "the new data got worse too: the optimisation is broken, not the mix")
+    if lost:
+        return "not-recovering", reasons
+    return ("under-adapting" if unlearned else "recovered"), reasons
+
+
+def _words_old(name: str, corpus: OldCorpus) -> str:
+    side = "within" if corpus.within else "beyond"
+    return (
+        f"{name} {corpus.reference:.3f} -> {corpus.loss:.3f}: forgot {corpus.forgetting:+.3f} nats, {side} the tolerance "
+        f"of {corpus.tolerance:.3f} ({corpus.sure}: noise {corpus.noise:.3f})"
+    )
+
+
+def _words_new(name: str, corpus: NewCorpus) -> str:
+    side = "met" if corpus.learned else "missed"
+    return (
+        f"{name} {corpus.before:.3f} -> {corpus.loss:.3f}: gained {corpus.gain:+.3f} nats, {side} the {corpus.needed:.3f} "
+        f"needed ({corpus.needed_is})"
+    )
