@@ -143,29 +143,19 @@ def fill(
     """
     entries = previous.entries if previous else ()
     version, parent = (previous.version + 1, previous.version) if previous else (1, None)
-    if stage in {entry.stage for entry in entries}:
-        raise DataError(
-            f"the buffer v{parent} holds stage {stage} already",
-            "its documents would be replayed twice as often as planned",
-            "fill the buffer once for each accepted stage",
-        )
+    _refuse_again(stage, [entry.stage for entry in entries])
     quotas = _quotas([(entry.stage, entry.stage_tokens) for entry in entries] + [(stage, stage_tokens)], budget_tokens)
+    rows = _smallest(fed, quotas[-1], seed, sequence_length)
+    _refuse_nothing(rows, stage, corpus)
+    origins = [Origin(source.id, source.name, source.prefix) for source, _, _ in fed]
+    dtype = np.result_type(*(open_indexed(origin.prefix).dtype for origin in origins))  # holds every source's ids
     final = Path(folder) / f"v{version}"
     with files.new_folder(final) as aside:
         items = []
         for entry, quota in zip(entries, quotas, strict=False):
             head = _head(entry.stage, entry.corpus, entry.stage_tokens, entry.sources)
             items.append(_store(aside, head, _stored(entry), open_indexed(entry.prefix).dtype, quota, eod))
-        rows = _smallest(fed, quotas[-1], seed, sequence_length)
-        if not len(rows):
-            raise DataError(
-                f"stage {stage} was fed no window of {corpus}",
-                "B is to hold what was really fed, and there is nothing",
-                "fill the buffer after the stage was trained on its new data",
-            )
-        origins = [Origin(source.id, source.name, source.prefix) for source, _, _ in fed]
         head = _head(stage, corpus, stage_tokens, origins)
-        dtype = np.result_type(*(open_indexed(origin.prefix).dtype for origin in origins))  # holds every source's ids
         items.append(_store(aside, head, _read(rows, origins), dtype, quotas[-1], eod))
         content = {"version": version, "parent": parent, "budget_tokens": budget_tokens, "policy": POLICY}
         files.write_json(aside / "manifest.json", {**content, "entries": items})
@@ -230,8 +220,8 @@ def _smallest(fed: Sequence[FedRange], quota_tokens: int, seed: int, sequence_le
         parts["hash"] = mix64(mix64(parts["document"].astype(np.uint64)) + key)
         pool = np.concatenate([chosen, parts])
         pool = pool[np.lexsort([pool[name] for name in ("first_token", "document", "source", "hash")])]
-        before = np.cumsum(pool["tokens"]) - pool["tokens"]
-        chosen = pool[before < quota_tokens]
+        least = pool["tokens"] - 1  # a part that is an EOD alone is not stored
+        chosen = pool[np.cumsum(least) - least < quota_tokens]
     return chosen
 
 
@@ -253,6 +243,8 @@ def _fit(parts: Iterable[StoredPart], quota_tokens: int, eod: int) -> Iterator[S
     """The parts as they are stored, each ending with EOD, the last one cut so that the quota is full."""
     left = quota_tokens
     for row, tokens in parts:
+        if len(tokens) == 1 and tokens[0] == eod:
+            continue
         whole = tokens if tokens[-1] == eod else np.append(tokens, np.array(eod, dtype=tokens.dtype))
         if len(whole) > left:
             if left > 1:
@@ -308,3 +300,21 @@ def _quotas(stages: Sequence[tuple[str, int]], budget_tokens: int) -> list[int]:
             )
         quotas.append(quota)
     return quotas
+
+
+def _refuse_again(stage: str, held: Sequence[str]) -> None:
+    if stage in held:
+        raise DataError(
+            f"the buffer holds stage {stage} already",
+            "its documents would be replayed twice as often as planned",
+            "fill the buffer once for each accepted stage",
+        )
+
+
+def _refuse_nothing(rows: NDArray[np.void], stage: str, corpus: str) -> None:
+    if not len(rows):
+        raise DataError(
+            f"stage {stage} was fed no window of {corpus}",
+            "B is to hold what was really fed, and there is nothing",
+            "fill the buffer after the stage was trained on its new data",
+        )

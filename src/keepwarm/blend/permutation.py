@@ -1,10 +1,10 @@
 """Which window: a keyed bijection of [0, length), computed for any index alone, with no table and no shuffle.
 
-A balanced Feistel network permutes [0, 4^h), the smallest such domain that holds `length`: the two h-bit halves swap
-places `ROUNDS` times, one of them each time exclusive-ored with a hash of the other, splitmix64's finaliser at the
-point key + round * golden ratio + half (no two rounds share a point). An output outside [0, length) is sent through
-again until it falls inside (cycle walking), which keeps the map a bijection; the domain is below 4 * length, so that
-takes fewer than four passes on average.
+A Feistel network permutes [0, 2^b), the smallest such domain that holds `length`: the number's lower and upper bits,
+halves of b as equal as can be, are `ROUNDS` times in turn exclusive-ored with a hash of the other, splitmix64's
+finaliser at the point key + round * golden ratio + half (no two rounds share a point). An output outside [0, length) is
+sent through again until it falls inside (cycle walking), which keeps the map a bijection; the domain is below
+2 * length, so that takes fewer than two passes on average.
 
 Sources: Luby and Rackoff 1988 (four rounds suffice against any test); Black and Rogaway 2002 (cycle walking); Steele,
 Lea and Flood 2014 (splitmix64). Six rounds, because with the few bits of a short file four are not many.
@@ -48,28 +48,35 @@ def permute(
     keys = np.broadcast_to(np.asarray(key, dtype=np.uint64), np.shape(index))
     values = np.array(index, dtype=np.uint64)
     assert np.all(values < lengths), "index outside [0, length)"
-    half = _half_bits(lengths)
+    bits = _bits(lengths)
     active = np.arange(len(values))
     while len(active):
-        values[active] = _feistel(values[active], half[active], keys[active])
+        values[active] = _feistel(values[active], bits[active], keys[active])
         active = active[values[active] >= lengths[active]]
     return values.astype(np.int64)
 
 
-def _half_bits(lengths: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """h such that [0, 4^h) is the smallest domain that holds `length` values, at least 1; (N,)."""
+def _bits(lengths: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """b such that [0, 2^b) is the smallest domain that holds `length` values; (N,)."""
     bits = np.zeros(lengths.shape, dtype=np.uint64)
     largest = lengths - np.uint64(1)
     while np.any(largest):
         bits += largest > 0
-        largest >>= np.uint64(2)
-    return np.maximum(bits, np.uint64(1))
+        largest >>= np.uint64(1)
+    return bits
 
 
-def _feistel(values: NDArray[np.uint64], half: NDArray[np.uint64], keys: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    mask = (np.uint64(1) << half) - np.uint64(1)
-    left, right = values >> half, values & mask
+def _feistel(values: NDArray[np.uint64], bits: NDArray[np.uint64], keys: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    one = np.uint64(1)
+    low_bits = (bits + one) >> one
+    low_mask, high_mask = (one << low_bits) - one, (one << (bits - low_bits)) - one
+    low: NDArray[np.uint64] = values & low_mask
+    high: NDArray[np.uint64] = values >> low_bits
     for turn in range(1, ROUNDS + 1):
         round_keys = keys + np.uint64(turn * _GOLDEN % 2**64)
-        left, right = right, left ^ (mix64(round_keys + right) & mask)
-    return (left << half) | right
+        if turn % 2:
+            low ^= mix64(round_keys + high) & low_mask
+        else:
+            high ^= mix64(round_keys + low) & high_mask
+    high <<= low_bits
+    return high | low

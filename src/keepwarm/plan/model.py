@@ -1,0 +1,311 @@
+"""The plan file: what is asked, as frozen data. Every key has a description; unknown keys are errors.
+
+The vocabulary is the cookbook's: corpora D_0, D_1, ...; a base; stages that each teach one new corpus; a cookbook of
+ladders; the buffer; the verdict's tolerance. Derived numbers (steps, epochs, rates) are computed, never typed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from fractions import Fraction
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+
+from keepwarm.plan.rungs import Rung
+from keepwarm.plan.values import Count, Length, LengthField, Rate, Ratio, Texts, Tolerance, ToleranceField
+from keepwarm.units import parse_count
+
+GUARDS = ("peak-start", "phase-match", "mixed-introduction", "buffer-clean", "budget-and-identity", "append-only",
+          "optimizer-state")  # fmt: skip
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+class Model(BaseModel):
+    """Base of all parts of a plan: frozen, without unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+
+def _name(value: Any) -> Any:
+    if not isinstance(value, str) or not _NAME.fullmatch(value):
+        raise ValueError(f"{value!r} is not a name: letters, digits, '-', '_' and '.', for it becomes a folder's name")
+    return value
+
+
+def _count_or_auto(value: Any) -> Any:
+    return value if value == "auto" else parse_count(value)
+
+
+def _listed(value: Any) -> Any:
+    words = tuple(value) if isinstance(value, list | tuple) else (value,)
+    return () if words == ("none",) else words
+
+
+Name = Annotated[str, BeforeValidator(_name)]
+Positive = Annotated[Count, Field(gt=0)]
+AutoCount = Annotated[int | Literal["auto"], BeforeValidator(_count_or_auto)]
+
+
+class ModelSpec(Model):
+    """The model: new from a config, or the weights of a Hugging Face folder."""
+
+    config: dict[str, Any] | None = Field(
+        None, description="type, hidden_size, layers, heads, kv_heads; other keys go to the transformers config as they are"
+    )
+    hf: str | None = Field(None, description="a local Hugging Face folder, or a hub id that is in the local cache")
+
+    @model_validator(mode="after")
+    def _one(self) -> ModelSpec:
+        if (self.config is None) == (self.hf is None):
+            raise ValueError("give exactly one of config and hf")
+        for key in ("type", "hidden_size", "layers", "heads"):
+            if self.config is not None and key not in self.config:
+                raise ValueError(f"config lacks {key}")
+        return self
+
+
+class TrainTokenizer(Model):
+    """A byte-level BPE tokenizer learned from text."""
+
+    vocab_size: int = Field(ge=257, description="entries, the document end included")
+    corpora: Texts | None = Field(None, description="text corpora to learn from; the base's when left out")
+
+
+class TokenizerSpec(Model):
+    """The tokenizer; left out, it is the one in the model's folder."""
+
+    train: TrainTokenizer | None = Field(None, description="learn one")
+    file: str | None = Field(None, description="a tokenizer.json, or a folder that holds one")
+    eod: str | None = Field(None, description="the token that ends a document, when it can't be told from the files")
+
+    @model_validator(mode="after")
+    def _one(self) -> TokenizerSpec:
+        if self.train is not None and self.file is not None:
+            raise ValueError("give one of train and file")
+        return self
+
+
+class OptimizerSpec(Model):
+    """AdamW."""
+
+    lr_max: float = Field(gt=0, allow_inf_nan=False, description="LR_max, the plateau of the line")
+    betas: tuple[float, float] = Field((0.9, 0.95), description="decay rates of the moments")
+    eps: float = Field(1e-8, gt=0, description="added to the denominator")
+    weight_decay: float = Field(0.1, ge=0, description="of matrices and embeddings; norms and biases have none")
+    clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
+
+
+class ScheduleSpec(Model):
+    """Of the base (warm-up, constant) and of cooldown branches."""
+
+    kind: Literal["wsd", "cosine"] = Field("wsd", description="wsd: warm-up, constant, cooldown as a branch")
+    warmup: LengthField = Field(Length(Fraction(5, 100)), description="share of the base's tokens, or tokens")
+    cooldown: LengthField = Field(Length(Fraction(20, 100)), description="share of a stage's tokens, or tokens; extra")
+    cooldown_shape: Literal["1-sqrt", "linear", "cosine", "exponential"] = Field("1-sqrt", description="how it falls")
+    lr_min: Rate = Field(0.0, description="where a cooldown or cosine ends: 0, 3e-5 or lr_max/100")
+
+
+class CorpusSpec(Model):
+    """Where a corpus lies: text, a file list, or token files."""
+
+    text: Texts | None = Field(None, description="paths or globs of .jsonl, .txt, .parquet (.gz, .zst)")
+    list: str | None = Field(None, description="a file of `weight prefix corpus` lines")
+    indexed: Texts | None = Field(None, description="prefixes of .bin/.idx token files")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _not_yet(cls, value: Any) -> Any:
+        for key in ("proxy", "generate"):
+            if isinstance(value, Mapping) and key in value:
+                raise ValueError(f"{key} (a stand-in for a D_0 that is not public) is not there yet in this version")
+        return value
+
+    @model_validator(mode="after")
+    def _one(self) -> CorpusSpec:
+        if sum(each is not None for each in (self.text, self.list, self.indexed)) != 1:
+            raise ValueError("give exactly one of text, list and indexed")
+        return self
+
+
+class HoldoutSpec(Model):
+    """What is never trained on, fixed for the plan's life."""
+
+    tokens: Positive = Field(description="held-out tokens of each corpus")
+    files: dict[str, str] = Field(default_factory=dict, description="ready holdouts by corpus: text or a token file")
+
+
+class BaseSpec(Model):
+    """Stage 1: trained here, or given."""
+
+    corpus: str = Field(description="D_0")
+    tokens: Positive | None = Field(None, description="train it on this many tokens of D_0")
+    checkpoint: str | None = Field(None, description="or start from this keepwarm checkpoint or Hugging Face folder")
+    lr: float | None = Field(None, gt=0, description="LR at which a given checkpoint ended, where it does not say")
+    phase: Literal["peak", "cooled"] | None = Field(None, description="and its phase, where it does not say")
+
+    @model_validator(mode="after")
+    def _one(self) -> BaseSpec:
+        if (self.tokens is None) == (self.checkpoint is None):
+            raise ValueError("give exactly one of tokens (to train it) and checkpoint (it is there)")
+        if self.tokens is not None and (self.lr is not None or self.phase is not None):
+            raise ValueError("lr and phase are declared of a given checkpoint only")
+        return self
+
+
+class StageSpec(Model):
+    """One stage: a new corpus to teach without losing the old ones."""
+
+    name: Name = Field(description="of its folder")
+    new: str = Field(description="the new corpus D_i")
+    tokens: Positive = Field(description="tokens the trunk is fed, old data included; a cooldown comes on top")
+    shift: Literal["auto", "weak", "strong"] = Field("auto", description="distance of D_i from D_0; auto measures it")
+    ladder: tuple[Rung, ...] | None = Field(None, min_length=1, description="its own ladder, in place of the cookbook's")
+    allow: Texts = Field((), description="guards overridden by name")
+
+    @field_validator("name")
+    @classmethod
+    def _not_base(cls, value: str) -> str:
+        if value == "base":
+            raise ValueError("'base' is stage 1's name")
+        return value
+
+    @field_validator("allow")
+    @classmethod
+    def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            if name == "append-only":
+                raise ValueError("append-only can't be overridden: lineage that is overwritten makes its records false")
+            if name not in GUARDS:
+                raise ValueError(f"{name!r} is not a guard; one of: {', '.join(GUARDS)}")
+        return value
+
+
+class BufferSpec(Model):
+    """The replay buffer B of D_1..D_{i-1}."""
+
+    tokens: Count = Field(0, description="in all; 0 keeps none")
+    policy: Literal["proportional"] = Field("proportional", description="how B is divided among D_1..D_{i-1}")
+    storage: Literal["copy"] = Field("copy", description="copy: own token files")
+
+    @field_validator("policy", "storage", mode="before")
+    @classmethod
+    def _not_yet(cls, value: Any) -> Any:
+        if value in ("newest-heavy", "highest-loss", "reference"):
+            raise ValueError(f"{value} is not there yet in this version")
+        return value
+
+
+def _tolerances(value: Any) -> Any:
+    return value if isinstance(value, Mapping) else {"default": value}
+
+
+class VerdictSpec(Model):
+    """What a stage is judged by."""
+
+    tolerance: Annotated[dict[str, ToleranceField], BeforeValidator(_tolerances)] = Field(
+        default_factory=lambda: {"default": Tolerance(Fraction(5, 100), "relative")},
+        description="forgetting allowed: 0.3 nats or 5%; a corpus may have its own: {d0: 0.2 nats, default: 5%}",
+    )
+    adaptation: Ratio = Field(Fraction(7, 10), le=1, description="least gain, of what the no-replay control gained")
+    evaluate_every: AutoCount = Field("auto", description="tokens between evaluations, or auto: at most 15 % of compute")
+
+    def tolerance_of(self, corpus: str) -> Tolerance:
+        """The tolerance of one corpus."""
+        own = self.tolerance.get(corpus) or self.tolerance.get("default")
+        return own or Tolerance(Fraction(5, 100), "relative")
+
+
+class RunSpec(Model):
+    """Where and how it runs."""
+
+    folder: str = Field(description="the run folder: all state is in there")
+    backend: Literal["native"] = Field("native", description="native: this machine")
+    threads: int | None = Field(None, ge=1, description="CPU threads; all cores when left out")
+    save_every: AutoCount = Field("auto", description="tokens between checkpoints; auto: four an attempt")
+
+    @field_validator("backend", mode="before")
+    @classmethod
+    def _not_yet(cls, value: Any) -> Any:
+        if value == "megatron":
+            raise ValueError("the megatron backend is not there yet in this version; use native")
+        return value
+
+
+class Plan(Model):
+    """A line of continual pre-training: base, stages, and what to try when the loss does not come back."""
+
+    name: Name = Field(description="of the line")
+    seed: int = Field(0, ge=0, description="of weights, order of data, and everything else that is drawn")
+    model: ModelSpec | None = Field(None, description="left out, it is the given base checkpoint's")
+    tokenizer: TokenizerSpec | None = Field(None, description="left out, it is the model's own")
+    sequence_length: int = Field(ge=2, description="tokens of a sample")
+    global_batch_size: int = Field(ge=1, description="sequences an optimizer step")
+    micro_batch_size: int | None = Field(None, ge=1, description="sequences computed at a time; divides the global batch")
+    optimizer: OptimizerSpec
+    schedule: ScheduleSpec = Field(default_factory=ScheduleSpec)
+    corpora: dict[Name, CorpusSpec] = Field(min_length=1, description="every corpus by name; D_0 is base.corpus")
+    holdout: HoldoutSpec
+    base: BaseSpec
+    stages: tuple[StageSpec, ...] = Field(min_length=1, description="in order")
+    cookbook: str = Field("aurora-v1", description="a shipped cookbook's name, or a file")
+    buffer: BufferSpec = Field(default_factory=BufferSpec)
+    max_epochs: Ratio = Field(Fraction(4), gt=0, description="how often a source may be read in a line")
+    verdict: VerdictSpec = Field(default_factory=VerdictSpec)
+    control: Annotated[tuple[str, ...], BeforeValidator(_listed)] = Field(
+        (), description="arms without the cookbook, from the same base: none, no-replay"
+    )
+    run: RunSpec
+
+    @property
+    def step_tokens(self) -> int:
+        """Tokens an optimizer step is fed."""
+        return self.global_batch_size * self.sequence_length
+
+    @field_validator("control")
+    @classmethod
+    def _known_arms(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            if name == "d0-only":
+                raise ValueError("the d0-only arm is not there yet in this version; use no-replay")
+            if name != "no-replay":
+                raise ValueError(f"{name!r} is not a control arm; one of: none, no-replay")
+        return tuple(dict.fromkeys(value))
+
+
+def cross_errors(plan: Plan) -> list[tuple[tuple[str | int, ...], str]]:
+    """What is wrong between parts of a plan: (place, message) each."""
+    found: list[tuple[tuple[str | int, ...], str]] = []
+
+    def corpus(place: tuple[str | int, ...], name: str) -> None:
+        if name not in plan.corpora:
+            found.append((place, f"no corpus is named {name!r}; there are: {', '.join(plan.corpora)}"))
+
+    corpus(("base", "corpus"), plan.base.corpus)
+    taught, names = {plan.base.corpus: "base.corpus"}, set[str]()
+    for index, stage in enumerate(plan.stages):
+        corpus(("stages", index, "new"), stage.new)
+        if stage.new in taught:
+            message = f"{stage.new} is {taught[stage.new]} already; a stage teaches a corpus that is new"
+            found.append((("stages", index, "new"), message))
+        taught[stage.new] = f"taught by {stage.name}"
+        if stage.name in names:
+            found.append((("stages", index, "name"), f"two stages are named {stage.name}"))
+        names.add(stage.name)
+    for name in plan.verdict.tolerance:
+        if name != "default":
+            corpus(("verdict", "tolerance", name), name)
+    for name in plan.holdout.files:
+        corpus(("holdout", "files", name), name)
+    for name in (plan.tokenizer.train.corpora or () if plan.tokenizer and plan.tokenizer.train else ()):
+        corpus(("tokenizer", "train", "corpora"), name)
+    if plan.micro_batch_size is not None and plan.global_batch_size % plan.micro_batch_size:
+        message = f"{plan.micro_batch_size} does not divide global_batch_size {plan.global_batch_size}"
+        found.append((("micro_batch_size",), message))
+    if plan.model is None and plan.base.checkpoint is None:
+        found.append((("base", "tokens"), "there is no model: name one, or a base.checkpoint"))
+    if plan.holdout.tokens < 32 * plan.sequence_length:
+        message = f"{plan.holdout.tokens:,} tokens are fewer than 32 windows; needed: {32 * plan.sequence_length:,}"
+        found.append((("holdout", "tokens"), message))
+    return found

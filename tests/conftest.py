@@ -1,0 +1,88 @@
+"""Real text, small: speeches, docstrings, code and problems that come with installed packages."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+settings.register_profile("keepwarm", deadline=None, print_blob=True)
+settings.load_profile("keepwarm")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+PLAN = """\
+name: tiny
+seed: 1
+model: {config: {type: llama, hidden_size: 32, layers: 1, heads: 2, kv_heads: 2}}
+tokenizer: {train: {vocab_size: 512}}
+sequence_length: 32
+global_batch_size: 8
+optimizer: {lr_max: 3e-3, betas: [0.9, 0.95], weight_decay: 0.1, clip: 1.0}
+schedule: {kind: wsd, warmup: 5%, cooldown: 20%, cooldown_shape: 1-sqrt}
+corpora:
+  d0: {text: text/prose.jsonl}
+  d1: {text: text/technical.jsonl}
+  d2: {text: text/code.jsonl}
+  d3: {text: text/reasoning.jsonl}
+holdout: {tokens: 2k}
+base: {corpus: d0, tokens: 10_240}
+stages:
+  - {name: stage2, new: d1, tokens: 5_120, ladder: [{rung: replay, shares: [5%, 25%]}]}
+  - {name: stage3, new: d2, tokens: 5_120, ladder: [{rung: replay-previous-mix, shares: [25%]}]}
+  - {name: stage4, new: d3, tokens: 5_120, ladder: [{rung: buffer-mix, mixes: [[0.25, 0.50, 0.25]]}]}
+buffer: {tokens: 4k, policy: proportional}
+max_epochs: 4
+verdict: {tolerance: 9 nats, adaptation: 70%, evaluate_every: auto}
+control: none
+run: {folder: run, threads: 1}
+"""
+
+
+@pytest.fixture(scope="session")
+def real_text(tmp_path_factory) -> Path:
+    """A folder with {prose,technical,code,reasoning}.jsonl, about 200 kB each."""
+    from keepwarm.demo.text import write_texts
+
+    folder = tmp_path_factory.mktemp("text")
+    write_texts(folder, 200_000)
+    for path in folder.glob("*.jsonl"):
+        assert len(path.read_text().splitlines()) >= 4, path
+    return folder
+
+
+@pytest.fixture
+def workplace(tmp_path, real_text, monkeypatch) -> Path:
+    """A folder of the test's own with the text and the tiny plan, as the current folder."""
+    (tmp_path / "text").symlink_to(real_text)
+    (tmp_path / "plan.yaml").write_text(PLAN)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def edit_plan(workplace):
+    """Replace text in the tiny plan."""
+
+    def edit(*pairs: tuple[str, str]) -> Path:
+        text = (workplace / "plan.yaml").read_text()
+        for old, new in pairs:
+            assert old in text, old
+            text = text.replace(old, new)
+        (workplace / "plan.yaml").write_text(text)
+        return workplace / "plan.yaml"
+
+    return edit
+
+
+@pytest.fixture
+def manifest_of():
+    """Read the manifest of an attempt's last checkpoint."""
+
+    def read(run: Path, attempt: str) -> dict:
+        last = sorted((run / "arms" / attempt / "checkpoints").iterdir())[-1]
+        return json.loads((last / "manifest.json").read_text())
+
+    return read

@@ -1,0 +1,103 @@
+"""Verdicts on metrics with known numbers."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+
+from keepwarm.strategy.verdict import judge
+
+WINDOWS = 40
+
+
+def metrics(*, old_end=2.2, new_end=2.0, reference=2.0, tolerance=0.3, spread=0.0, control_gain=None, end=True):
+    """An attempt of 100 steps: d0 was 2.0 when taught; d1 is new and starts at 4.0."""
+    reference_windows = [reference + (0.5 if i % 2 else -0.5) for i in range(WINDOWS)]
+    # The difference to the reference is old_end - reference on average, +-spread by window.
+    end_windows = [w + old_end - reference + (spread if i % 4 < 2 else -spread) for i, w in enumerate(reference_windows)]
+    header = {
+        "kind": "header", "old": ["d0"], "new": "d1", "steps": 100,
+        "references": {"d0": {"loss": reference, "windows": reference_windows}},
+        "tolerance": {"d0": {"nats": tolerance}}, "adaptation": {"share": 0.7, "control_gain": control_gain},
+    }  # fmt: skip
+    before = {
+        "kind": "eval", "full": True, "step": 0, "tokens": 0, "loss": {"d0": 2.1, "d1": 4.0},
+        "windows": {"d0": reference_windows, "d1": [4.0] * WINDOWS},
+    }  # fmt: skip
+    after = {
+        "kind": "eval", "full": True, "step": 100, "tokens": 1000, "loss": {"d0": old_end, "d1": new_end},
+        "windows": {"d0": end_windows, "d1": [new_end] * WINDOWS},
+    }  # fmt: skip
+    train = {"kind": "train", "step": 50, "tokens": 500, "loss": 2.0}
+    return [header, before, train, *([after] if end else [])]
+
+
+def test_within_tolerance_and_learned_is_recovered():
+    verdict = judge(metrics(old_end=2.2, new_end=2.0))
+    assert verdict.outcome == "recovered"
+    assert verdict.old["d0"].forgetting == pytest.approx(0.2)
+    assert verdict.old["d0"].sure == "clear"
+    assert verdict.new["d1"].gain == pytest.approx(2.0)
+    assert (verdict.step, verdict.tokens) == (100, 1000)
+
+
+def test_beyond_tolerance_is_not_recovering_and_says_by_how_much():
+    verdict = judge(metrics(old_end=2.5))
+    assert verdict.outcome == "not-recovering"
+    assert "d0 2.000 -> 2.500: forgot +0.500 nats, beyond the tolerance of 0.300 (clear" in verdict.reasons[0]
+
+
+def test_forgetting_is_against_the_reference_not_against_the_loss_before_the_stage():
+    verdict = judge(metrics(old_end=2.35))  # only 0.25 worse than just before, 0.35 worse than when taught
+    assert verdict.outcome == "not-recovering"
+    assert verdict.old["d0"].before == 2.1
+
+
+def test_a_difference_inside_the_noise_is_decided_by_its_sign_and_marked_close():
+    verdict = judge(metrics(old_end=2.29, spread=0.2))
+    noise = verdict.old["d0"].noise
+    assert noise == pytest.approx(0.2 / WINDOWS**0.5, rel=0.1)  # paired: the +-0.5 between windows does not count
+    assert verdict.old["d0"].sure == "close"
+    assert verdict.outcome == "recovered"
+    assert judge(metrics(old_end=2.31, spread=0.2)).outcome == "not-recovering"
+
+
+def test_a_new_corpus_that_gains_less_than_the_control_is_under_adapting():
+    assert judge(metrics(new_end=2.5, control_gain=2.0)).outcome == "recovered"  # 1.5 of 2.0 is 75 %
+    verdict = judge(metrics(new_end=2.7, control_gain=2.0))  # 1.3 of 2.0 is 65 %
+    assert verdict.outcome == "under-adapting"
+    assert "missed the 1.400 needed (70% of what the no-replay control gained)" in verdict.reasons[1]
+
+
+def test_without_a_control_the_gain_must_exceed_noise_and_the_record_says_so():
+    verdict = judge(metrics(new_end=4.0))
+    assert verdict.outcome == "under-adapting"
+    assert verdict.new["d1"].needed_is == "more than noise (no control to compare with)"
+
+
+def test_forgetting_comes_before_under_adapting():
+    assert judge(metrics(old_end=2.9, new_end=3.9, control_gain=2.0)).outcome == "not-recovering"
+
+
+def test_forgetting_while_the_new_data_gets_worse_is_diverged():
+    assert judge(metrics(old_end=3.0, new_end=4.5)).outcome == "diverged"
+
+
+def test_a_loss_that_is_not_finite_is_diverged():
+    records = metrics(end=False)
+    event = {"kind": "event", "event": "non-finite", "step": 60, "tokens": 600, "what": "the gradient", "text": ""}
+    verdict = judge([*records, event])
+    assert verdict.outcome == "diverged"
+    assert verdict.reasons == ("the gradient was not a finite number at step 60",)
+
+
+def test_before_its_end_an_attempt_is_undecided():
+    verdict = judge(metrics(end=False))
+    assert (verdict.outcome, verdict.step) == ("undecided", 50)
+
+
+def test_a_subset_evaluation_at_the_end_is_not_the_end():
+    records = copy.deepcopy(metrics())
+    records[-1]["full"] = False
+    assert judge(records).outcome == "undecided"

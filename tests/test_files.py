@@ -1,0 +1,80 @@
+"""Atomic writing: whole or not at all, nothing overwritten silently, one owner a run folder."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+
+import pytest
+
+from keepwarm import files
+from keepwarm.errors import KeepwarmError
+
+
+def test_write_and_rewrite_of_the_same_content(tmp_path):
+    files.write_text(tmp_path / "a" / "f.txt", "one")
+    files.write_text(tmp_path / "a" / "f.txt", "one")
+    assert (tmp_path / "a" / "f.txt").read_text() == "one"
+    assert os.listdir(tmp_path / "a") == ["f.txt"]
+
+
+def test_other_content_is_refused_unless_asked_for(tmp_path):
+    files.write_text(tmp_path / "f", "one")
+    with pytest.raises(KeepwarmError, match="exists already with other content"):
+        files.write_text(tmp_path / "f", "two")
+    assert (tmp_path / "f").read_text() == "one"
+    files.write_text(tmp_path / "f", "two", replace=True)
+    assert (tmp_path / "f").read_text() == "two"
+
+
+def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch):
+    files.write_text(tmp_path / "f", "one")
+
+    def full(_):
+        raise OSError(errno.ENOSPC, "no space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(KeepwarmError, match="the disk is full"):
+        files.write_text(tmp_path / "f", "two", replace=True)
+    assert os.listdir(tmp_path) == ["f"]
+    assert (tmp_path / "f").read_text() == "one"
+
+
+def test_a_folder_appears_whole_or_not_at_all(tmp_path):
+    with files.new_folder(tmp_path / "made") as aside:
+        (aside / "x").write_text("x")
+        assert not (tmp_path / "made").exists()
+    assert os.listdir(tmp_path / "made") == ["x"]
+    with pytest.raises(RuntimeError), files.new_folder(tmp_path / "broken") as aside:
+        raise RuntimeError
+    assert os.listdir(tmp_path) == ["made"]
+
+
+def test_what_a_killed_writer_left_is_cleared(tmp_path):
+    (tmp_path / "made.partial").mkdir()
+    (tmp_path / "made.partial" / "half").write_text("half")
+    with files.new_folder(tmp_path / "made") as aside:
+        (aside / "x").write_text("x")
+    assert os.listdir(tmp_path / "made") == ["x"]
+
+
+def test_an_existing_folder_is_refused(tmp_path):
+    with pytest.raises(KeepwarmError, match="exists already"), files.new_folder(tmp_path):
+        raise AssertionError("the block must not run")
+
+
+def test_a_run_folder_has_one_owner(tmp_path):
+    code = f"from keepwarm.files import run_lock; from pathlib import Path\nwith run_lock(Path({str(tmp_path)!r})): pass"
+    with files.run_lock(tmp_path):
+        other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        assert other.returncode != 0
+        assert f"another keepwarm works in this run folder (process {os.getpid()})" in other.stderr
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_json_refuses_nan(tmp_path):
+    with pytest.raises(ValueError, match="JSON"):
+        files.write_json(tmp_path / "f", {"x": float("nan")})
+    assert os.listdir(tmp_path) == []
