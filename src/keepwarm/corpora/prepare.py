@@ -128,7 +128,7 @@ def _model_folder(plan: Plan) -> str:
 def _inputs(name: str, spec: CorpusSpec) -> list[Path]:
     """The files a corpus is made of; DataError if one is missing."""
     if spec.list is not None:
-        return [Path(spec.list), *(_bin(entry.prefix) for entry in read_filelist(Path(spec.list)))]
+        return [Path(spec.list), *(_bin(entry.path) for entry in read_filelist(Path(spec.list)))]
     if spec.indexed is not None:
         return [_bin(prefix) for prefix in spec.indexed]
     found = sorted({Path(path) for pattern in spec.text or () for path in glob.glob(pattern, recursive=True)})
@@ -191,7 +191,7 @@ def _make(plan: Plan, name: str, tokenizer: Tokenizer, folder: Path, tell: Tell)
     named: list[tuple[str, Path, Fraction]]
     if spec.list is not None:
         entries = read_filelist(Path(spec.list))
-        named = [(f"{name}:{Path(entry.prefix).name}", Path(entry.prefix), entry.weight) for entry in entries]
+        named = [(f"{name}:{entry.path.name}", entry.path, entry.weight) for entry in entries]
     elif spec.indexed is not None:
         prefixes = [open_indexed(Path(prefix)).prefix for prefix in spec.indexed]
         named = [(f"{name}:{p.name}", p, Fraction(open_indexed(p).n_tokens)) for p in prefixes]

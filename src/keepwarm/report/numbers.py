@@ -72,7 +72,7 @@ def corpus_size(plan: Plan, name: str, spec: CorpusSpec) -> Size:
     if spec.indexed is not None:
         return Size(sum(open_indexed(Path(prefix)).n_tokens for prefix in spec.indexed), True)
     if spec.list is not None:
-        return Size(sum(open_indexed(Path(e.prefix)).n_tokens for e in read_filelist(Path(spec.list))), True)
+        return Size(sum(open_indexed(e.path).n_tokens for e in read_filelist(Path(spec.list))), True)
     paths = {path for pattern in spec.text or () for path in glob.glob(pattern, recursive=True)}
     if not paths:
         raise KeepwarmError(

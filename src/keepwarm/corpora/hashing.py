@@ -1,0 +1,33 @@
+"""Hashes that are the same on every machine and in every version: orders are drawn from these, never from numpy."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+from numpy.typing import NDArray
+
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+
+
+def mix64(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """splitmix64's finaliser: a fixed bijection of the 64-bit integers whose output bits look independent."""
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))
+
+
+def derive_key(*parts: str | int) -> int:
+    """A 64-bit key from text and integers, the same on every machine: BLAKE2b of their unambiguous spelling."""
+    return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=8).digest(), "little")
+
+
+def shuffled(count: int, *key: str | int) -> NDArray[np.int64]:
+    """The numbers 0..count-1 in an order drawn by `key`."""
+    numbers = np.arange(count, dtype=np.uint64) * _GOLDEN + np.uint64(derive_key(*key))
+    return np.argsort(mix64(numbers), kind="stable").astype(np.int64)
+
+
+def text_hash(text: str) -> int:
+    """64-bit identity of a document's text: exact duplicates are equal."""
+    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")

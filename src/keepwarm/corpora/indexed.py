@@ -1,0 +1,285 @@
+"""Megatron's token files, byte for byte: `.bin` (raw little-endian tokens) and `.idx` (MMIDIDX version 1).
+
+.idx: 9 bytes b"MMIDIDX\\0\\0" | u64 version 1 | u8 dtype code | u64 sequences n | u64 document entries d (documents + 1)
+      | i32 lengths[n] in tokens | i64 pointers[n] in bytes | i64 document_indices[d], from 0 to n.
+`PREFIX.meta.json` beside them says what the two can't: which tokenizer, how much text. It is optional.
+
+A pair is written aside and renamed `.bin` first, then the sidecar, `.idx` last: a prefix that has an `.idx` is whole.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import struct
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from keepwarm import __version__, files
+from keepwarm.errors import DataError
+
+MAGIC = b"MMIDIDX\x00\x00"
+HEADER = struct.Struct("<9sQBQQ")
+CODES: dict[int, str] = {1: "u1", 2: "i1", 3: "<i2", 4: "<i4", 5: "<i8", 8: "<u2"}  # 6 and 7 are floats: not tokens
+UINT16_VOCABULARY = 65500  # the reference's border
+_SAMPLED_BLOCKS, _BLOCK_BYTES = 64, 4096
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class IndexedFile:
+    """An open pair. Arrays keep their mapping alive, so nothing dangles after the file object is gone."""
+
+    prefix: Path
+    dtype: np.dtype[Any]
+    lengths: NDArray[np.int32]  # (sequences,) tokens
+    pointers: NDArray[np.int64]  # (sequences,) bytes into .bin
+    document_indices: NDArray[np.int64]  # (documents + 1,) first sequence of each document
+    tokens: NDArray[Any]  # (tokens,) the whole .bin, mapped
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens that the index counts."""
+        return int(self.lengths.sum(dtype=np.int64))
+
+    @property
+    def n_sequences(self) -> int:
+        """Number of sequences."""
+        return len(self.lengths)
+
+    @property
+    def n_documents(self) -> int:
+        """Number of documents; one may hold several sequences."""
+        return len(self.document_indices) - 1
+
+    def sequence(self, number: int) -> NDArray[Any]:
+        """A copy of one sequence's tokens."""
+        start = int(self.pointers[number]) // self.dtype.itemsize
+        return np.array(self.tokens[start : start + int(self.lengths[number])])
+
+    def document(self, number: int) -> NDArray[Any]:
+        """A copy of one document's tokens."""
+        first, last = (int(i) for i in self.document_indices[number : number + 2])
+        parts = [self.sequence(i) for i in range(first, last)]
+        return np.concatenate(parts) if parts else np.empty(0, self.dtype)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sidecar:
+    """What a token file was made of. `content_id` identifies its tokens and documents (16 hex digits)."""
+
+    tokenizer_sha256: str
+    vocab_size: int
+    eod: int
+    documents: int
+    tokens: int
+    text_bytes: int  # UTF-8 bytes of the text, document ends not counted
+    content_id: str
+    source_files: list[dict[str, Any]] = field(default_factory=list)  # path, bytes, sha256
+    empty_documents: int = 0  # left out
+    special_tokens_escaped: int = 0
+    shuffled_with_seed: int | None = None
+    keepwarm: str = __version__
+
+
+def pair(prefix: Path | str) -> tuple[Path, Path]:
+    """The `.bin` and `.idx` of a prefix, which may carry either suffix."""
+    text = str(prefix)
+    text = text[:-4] if text.endswith((".bin", ".idx")) else text
+    return Path(text + ".bin"), Path(text + ".idx")
+
+
+def best_dtype(vocab_size: int | None) -> np.dtype[Any]:
+    """The reference's choice: uint16 below 65,500 entries, else int32."""
+    return np.dtype("<u2" if vocab_size is not None and vocab_size < UINT16_VOCABULARY else "<i4")
+
+
+def open_indexed(prefix: Path | str) -> IndexedFile:
+    """Open a pair; DataError for what is missing, foreign, truncated or does not fit together."""
+    binary, index = pair(prefix)
+    for path in (index, binary):
+        if not path.is_file():
+            raise DataError(
+                f"{path}: no such file", "a token file is a .bin and an .idx together", f"ls {str(binary)[:-4]}*"
+            )
+    dtype, lengths, pointers, document_indices = _read_index(index)
+    size = binary.stat().st_size
+    _check_fit(binary, index, size, dtype, lengths, pointers, document_indices)
+    tokens = np.memmap(binary, dtype=dtype, mode="r") if size else np.empty(0, dtype)
+    return IndexedFile(Path(str(binary)[:-4]), dtype, lengths, pointers, document_indices, tokens)
+
+
+def _damaged(path: Path, what: str) -> DataError:
+    return DataError(
+        f"{path}: {what}",
+        "tokens read through it would be the wrong ones",
+        f"restore the file from where it was made, or tokenize the text again: keepwarm tokenize TEXT --output "
+        f"{str(path)[:-4]}",
+    )
+
+
+def _read_index(path: Path) -> tuple[np.dtype[Any], NDArray[np.int32], NDArray[np.int64], NDArray[np.int64]]:
+    data = path.read_bytes()
+    if len(data) < HEADER.size:
+        raise _damaged(path, f"truncated: {len(data)} bytes, a header alone has {HEADER.size}")
+    magic, version, code, sequences, entries = HEADER.unpack_from(data)
+    if magic != MAGIC:
+        raise _damaged(path, "not an MMIDIDX index (wrong magic)")
+    if version != 1:
+        raise _damaged(path, f"version {version}; version 1 is known")
+    if code not in CODES:
+        raise _damaged(path, f"dtype code {code} is not an integer type of tokens")
+    wanted = HEADER.size + 12 * sequences + 8 * entries
+    if len(data) != wanted:
+        raise _damaged(path, f"{len(data):,} bytes, its header promises {wanted:,}")
+    lengths = np.frombuffer(data, "<i4", sequences, HEADER.size)
+    pointers = np.frombuffer(data, "<i8", sequences, HEADER.size + 4 * sequences)
+    documents = np.frombuffer(data, "<i8", entries, HEADER.size + 12 * sequences)
+    return np.dtype(CODES[code]), lengths, pointers, documents
+
+
+def _check_fit(
+    binary: Path, index: Path, size: int, dtype: np.dtype[Any], lengths: NDArray[np.int32],
+    pointers: NDArray[np.int64], documents: NDArray[np.int64],
+) -> None:  # fmt: skip
+    counted = int(lengths.sum(dtype=np.int64)) * dtype.itemsize
+    ends = pointers + lengths.astype(np.int64) * dtype.itemsize
+    if len(lengths) and (lengths.min() < 0 or pointers.min() < 0 or (pointers % dtype.itemsize).any()):
+        raise _damaged(index, "negative lengths, or pointers that are not at a token")
+    if not len(documents) or documents[0] != 0 or documents[-1] != len(lengths) or (np.diff(documents) < 0).any():
+        raise _damaged(index, "its document boundaries do not rise from 0 to the number of sequences")
+    if len(ends) and ends.max() > size:
+        raise _damaged(binary, f"truncated: {size:,} bytes, the index points to byte {int(ends.max()):,}")
+    extra = (size - counted) // dtype.itemsize
+    if extra and extra == len(lengths):
+        raise DataError(
+            f"{binary}: holds exactly one token per document more than {index} counts ({extra:,} documents)",
+            "the reference tokenizer's --append-eod wrote document ends that it did not count: every document is shifted",
+            "tokenize the text again with keepwarm tokenize; the .bin is right, its .idx is not",
+        )
+    if size != counted and (ends.max(initial=0) != size or size % dtype.itemsize):
+        raise _damaged(binary, f"{size:,} bytes, the index counts {counted:,}")
+
+
+class IndexedWriter:
+    """Writes a pair: `add` documents inside a `with` block; nothing appears under the prefix unless it ends well."""
+
+    def __init__(self, prefix: Path | str, dtype: DTypeLike) -> None:
+        """Open `PREFIX.bin.partial`; DataError if the prefix is taken."""
+        self.binary, self.index = pair(prefix)
+        self.dtype = np.dtype(dtype).newbyteorder("<")
+        self._limits = np.iinfo(self.dtype)
+        for path in (self.binary, self.index):
+            if path.exists():
+                raise DataError(f"{path}: exists already", "token files are never overwritten", f"rm {path}")
+        with files.explained(self.binary):
+            self.binary.parent.mkdir(parents=True, exist_ok=True)
+            self._aside = self.binary.with_name(self.binary.name + ".partial")
+            self._file = open(self._aside, "wb", buffering=1 << 20)
+        self._lengths: list[int] = []
+        self._documents: list[int] = [0]
+        self._digest = hashlib.blake2b(digest_size=8)
+        self.sidecar: Sidecar | None = None
+
+    def add(self, tokens: NDArray[Any], *, end_document: bool = True) -> None:
+        """Append one sequence, by default a whole document. DataError for ids that the dtype can't hold."""
+        if len(tokens) and (tokens.min() < self._limits.min or tokens.max() > self._limits.max):
+            raise DataError(
+                f"{self.binary}: token id {int(tokens.max()):,} does not fit {self.dtype.name}",
+                "it would wrap around to another word, silently",
+                "write the file with int32 tokens",
+            )
+        data = np.ascontiguousarray(tokens, dtype=self.dtype).tobytes()
+        self._digest.update(data)
+        with files.explained(self.binary):
+            self._file.write(data)
+        self._lengths.append(len(tokens))
+        if end_document:
+            self._documents.append(len(self._lengths))
+
+    @property
+    def tokens(self) -> int:
+        """Tokens added so far."""
+        return sum(self._lengths)
+
+    def content_id(self) -> str:
+        """Identity of what was added: its tokens and where documents end."""
+        digest = self._digest.copy()
+        digest.update(np.asarray(self._lengths, "<i8").tobytes() + np.asarray(self._documents, "<i8").tobytes())
+        return digest.hexdigest()
+
+    def __enter__(self) -> IndexedWriter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        try:
+            if kind is None:
+                self._finish()
+        finally:
+            with contextlib.suppress(OSError):
+                self._file.close()
+            self._aside.unlink(missing_ok=True)
+
+    def _finish(self) -> None:
+        with files.explained(self.binary):
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            os.replace(self._aside, self.binary)
+        if self.sidecar is not None:
+            write_sidecar(self.binary, self.sidecar)
+        files.write_bytes(self.index, index_bytes(self.dtype, self._lengths, self._documents))
+
+
+def index_bytes(dtype: np.dtype[Any], lengths: list[int], documents: list[int]) -> bytes:
+    """The content of an `.idx` whose sequences lie one after the other."""
+    code = next(code for code, name in CODES.items() if np.dtype(name) == dtype)
+    sizes = np.asarray(lengths, dtype="<i8")
+    pointers = (np.cumsum(sizes) - sizes) * dtype.itemsize
+    header = HEADER.pack(MAGIC, 1, code, len(lengths), len(documents))
+    return header + sizes.astype("<i4").tobytes() + pointers.astype("<i8").tobytes() + np.asarray(documents, "<i8").tobytes()
+
+
+def sidecar_path(prefix: Path | str) -> Path:
+    """`PREFIX.meta.json`."""
+    return Path(str(pair(prefix)[0])[:-4] + ".meta.json")
+
+
+def write_sidecar(prefix: Path | str, sidecar: Sidecar) -> None:
+    """Write the sidecar of a prefix; one that a killed writer left behind (no `.idx` yet) is replaced."""
+    files.write_json(sidecar_path(prefix), {"format": 1, **asdict(sidecar)}, replace=not pair(prefix)[1].exists())
+
+
+def read_sidecar(prefix: Path | str) -> Sidecar | None:
+    """The sidecar, or None where there is none; DataError if it is damaged."""
+    path = sidecar_path(prefix)
+    if not path.exists():
+        return None
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        content.pop("format")
+        return Sidecar(**content)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise DataError(
+            f"{path}: damaged ({error})", "it says which tokenizer made the file", f"remove it: rm {path}"
+        ) from error
+
+
+def source_id(prefix: Path | str) -> str:
+    """16 hex digits that identify a token file: its sidecar's, else of `.idx`, the size of `.bin` and sampled blocks."""
+    sidecar = read_sidecar(prefix)
+    if sidecar is not None:
+        return sidecar.content_id
+    binary, index = pair(prefix)
+    size = binary.stat().st_size
+    digest = hashlib.blake2b(index.read_bytes() + size.to_bytes(8, "little"), digest_size=8)
+    with open(binary, "rb") as file:
+        for place in np.linspace(0, max(0, size - _BLOCK_BYTES), _SAMPLED_BLOCKS).astype(np.int64).tolist():
+            file.seek(place)
+            digest.update(file.read(_BLOCK_BYTES))
+    return digest.hexdigest()

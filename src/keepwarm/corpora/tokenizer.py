@@ -1,0 +1,123 @@
+"""Tokenizers: any `tokenizer.json`, through Hugging Face `tokenizers`, or a byte-level BPE learned here.
+
+Text that spells a special token ("<|endoftext|>") is encoded as text, never as the token: no document can forge a
+document end. How often that was needed is counted and reported.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from keepwarm import files
+from keepwarm.errors import DataError, PlanError
+
+END_OF_DOCUMENT = "<|endoftext|>"
+_KNOWN_ENDS = (END_OF_DOCUMENT, "<|end_of_text|>", "</s>", "<eos>", "<|im_end|>", "<\uff5cend\u2581of\u2581sentence\uff5c>")
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Tokenizer:
+    """A loaded tokenizer. `vocab_size` counts added tokens too."""
+
+    path: Path
+    sha256: str
+    vocab_size: int
+    eod_id: int
+    eod_token: str
+    special: tuple[str, ...]
+    backend: Any
+    byte_level: bool
+
+    def encode(self, texts: Sequence[str]) -> list[NDArray[np.int64]]:
+        """Token ids of each text, without any special token."""
+        found = self.backend.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [np.array(each.ids, dtype=np.int64) for each in found]
+
+    def escaped(self, text: str) -> int:
+        """How often the text spells a special token."""
+        return sum(text.count(token) for token in self.special)
+
+    def text_bytes(self, ids: Sequence[int]) -> int:
+        """UTF-8 bytes of the text that the ids stand for, document ends not counted."""
+        kept = [each for each in ids if each != self.eod_id]
+        if self.byte_level:  # each character of a byte-level token stands for one byte, also where ids cut a character
+            return sum(len(self.backend.id_to_token(each)) for each in kept)
+        return len(self.backend.decode(kept, skip_special_tokens=False).encode())
+
+
+def load_tokenizer(path: Path | str, eod: str | None = None) -> Tokenizer:
+    """Load a `tokenizer.json` or a folder that holds one. `eod` names the document end where it can't be told."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    from tokenizers import Tokenizer as Backend
+
+    file = Path(path) / "tokenizer.json" if Path(path).is_dir() else Path(path)
+    try:
+        data = file.read_bytes()
+        backend = Backend.from_buffer(data)
+        content = json.loads(data)
+    except OSError as error:
+        raise DataError(
+            f"{file}: {(error.strerror or 'can not be read').lower()}", "text can't be turned into tokens without it",
+            "tokenizer: {file: tokenizer.json}",
+        ) from None  # fmt: skip
+    except Exception as error:  # tokenizers raises plain Exception
+        raise DataError(f"{file}: not a tokenizer.json ({error})", "it can't be loaded", "save it again") from None
+    special = tuple(str(item["content"]) for item in content.get("added_tokens", []) if item.get("special"))
+    token = eod or _end(file, backend, special)
+    eod_id = backend.token_to_id(token)
+    if eod_id is None:
+        raise _no_end(file, f"has no token {token!r}", special)
+    backend.encode_special_tokens = True
+    backend.no_padding()
+    backend.no_truncation()
+    decoder = (content.get("decoder") or {}).get("type")
+    sha256 = files.sha256_file(file)
+    return Tokenizer(
+        file, sha256, backend.get_vocab_size(with_added_tokens=True), eod_id, token, special, backend, decoder == "ByteLevel"
+    )
+
+
+def _end(file: Path, backend: Any, special: tuple[str, ...]) -> str:
+    """The document end: what tokenizer_config.json says, else the one well-known name that the vocabulary has."""
+    config = file.parent / "tokenizer_config.json"
+    if config.is_file():
+        named = json.loads(config.read_text(encoding="utf-8")).get("eos_token")
+        named = named.get("content") if isinstance(named, dict) else named
+        if isinstance(named, str):
+            return named
+    found = [name for name in _KNOWN_ENDS if backend.token_to_id(name) is not None]
+    if len(found) == 1:
+        return found[0]
+    raise _no_end(file, "does not say which token ends a document", special)
+
+
+def _no_end(file: Path, what: str, special: tuple[str, ...]) -> PlanError:
+    return PlanError(
+        f"tokenizer: {file} {what}",
+        "documents would run into each other",
+        f"tokenizer: {{eod: TOKEN}} with one of its special tokens: {', '.join(special[:12]) or 'it has none'}",
+    )
+
+
+def train_tokenizer(texts: Iterator[str], vocab_size: int, path: Path) -> None:
+    """Learn a byte-level BPE with the document end as id 0, and write it to `path`. The same text gives the same file."""
+    from tokenizers import Tokenizer as Backend
+    from tokenizers import decoders, models, pre_tokenizers, trainers
+
+    backend = Backend(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size, special_tokens=[END_OF_DOCUMENT], show_progress=False,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+    )  # fmt: skip
+    backend.train_from_iterator(texts, trainer)
+    files.write_text(path, backend.to_str())
