@@ -150,7 +150,7 @@ def _climb(context: Run, index: int, stage: StageSpec, line: Line) -> tuple[Line
         tried.append(Tried(candidate, verdict["outcome"]))
         if verdict["accepted"]:
             assert attempt is not None
-            return _accept(context, index, stage, line, attempt), attempt
+            return _accept(context, stage, line, attempt), attempt
     raise _exhausted(context, index, stage, tried)
 
 
@@ -245,18 +245,19 @@ def _fed(attempt: Attempt, feed: Feed) -> list[Mapping[str, Any]]:
     ]  # fmt: skip
 
 
-def _accept(context: Run, index: int, stage: StageSpec, line: Line, attempt: Attempt) -> Line:
+def _accept(context: Run, stage: StageSpec, line: Line, attempt: Attempt) -> Line:
     """The stage moves the line: its end becomes the next start, and B is filled from what was fed of D_i."""
     end = end_of(context.folder / attempt.folder)
     assert end is not None
-    buffer = _fill_buffer(context, index, stage, line, end) if context.plan.buffer.tokens else None
+    buffer = _fill_buffer(context, stage, line, end) if context.plan.buffer.tokens else None
     return Line(line.arm, end, line.end, (*line.taught, (stage.new, end)), buffer)
 
 
-def _fill_buffer(context: Run, index: int, stage: StageSpec, line: Line, end: Manifest) -> BufferVersion:
-    folder, plan = context.folder / "buffer" / f"v{index + 1}", context.plan
-    if folder.exists():
-        return load_buffer(folder)
+def _fill_buffer(context: Run, stage: StageSpec, line: Line, end: Manifest) -> BufferVersion:
+    folder, plan = context.folder / "buffer", context.plan
+    version = folder / f"v{line.buffer.version + 1 if line.buffer else 1}"
+    if version.exists():
+        return load_buffer(version)
     corpus = context.prepared.corpora[stage.new]
     fed = [(s, line.end.cursors.get(s.id, 0), end.cursors.get(s.id, 0)) for s in corpus.sources]
     return fill(

@@ -222,7 +222,7 @@ def _evaluation(plan: Plan, feed: Feed, steps: int, new: str | None, old: Sequen
 
 def _judgement(plan: Plan, old: Sequence[str]) -> Judgement:
     tolerances = {name: plan.verdict.tolerance_of(name) for name in old}
-    return Judgement({name: (t.value, t.unit) for name, t in tolerances.items()}, float(plan.verdict.adaptation))
+    return Judgement({name: (float(t.value), t.unit) for name, t in tolerances.items()}, float(plan.verdict.adaptation))
 
 
 def _model_words(plan: Plan) -> Mapping[str, Any]:
