@@ -43,14 +43,21 @@ run: {folder: run, threads: 1}
 
 @pytest.fixture(scope="session")
 def real_text(tmp_path_factory) -> Path:
-    """A folder with {prose,technical,code,reasoning}.jsonl, about 200 kB each."""
+    """A folder with {prose,technical,code,reasoning}.jsonl, up to 120 documents of at most 6,000 characters each."""
     from keepwarm.demo.text import write_texts
 
     folder = tmp_path_factory.mktemp("text")
-    write_texts(folder, 200_000)
+    write_texts(folder, 1_000_000)
     for path in folder.glob("*.jsonl"):
-        assert len(path.read_text().splitlines()) >= 4, path
+        texts = [json.loads(line)["text"][:6000] for line in path.read_text().splitlines()[:120]]
+        path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
     return folder
+
+
+@pytest.fixture(scope="session")
+def plan_text() -> str:
+    """The tiny plan."""
+    return PLAN
 
 
 @pytest.fixture

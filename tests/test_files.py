@@ -66,7 +66,9 @@ def test_an_existing_folder_is_refused(tmp_path):
 
 
 def test_a_run_folder_has_one_owner(tmp_path):
-    code = f"from keepwarm.files import run_lock; from pathlib import Path\nwith run_lock(Path({str(tmp_path)!r})): pass"
+    code = (
+        f"from keepwarm.files import run_lock; from pathlib import Path\nwith run_lock(Path({str(tmp_path)!r})): pass"
+    )
     with files.run_lock(tmp_path):
         other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
         assert other.returncode != 0

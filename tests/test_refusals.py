@@ -32,12 +32,12 @@ def nothing_written(folder: Path) -> bool:
 
 CASES = [
     ("verdict: {tolerance", "verdikt: {tolerance", "verdikt"),
-    ("shares: [5%, 25%]", "shares: [5%, 125%]", "plan.yaml:20"),
+    ("shares: [5%, 25%]", "shares: [5%, 125%]", "plan.yaml:17:68  stages.0.ladder.0.shares: 125%"),
     ("mixes: [[0.25, 0.50, 0.25]]", "mixes: [[0.25, 0.50, 0.20]]", "0.95"),
     ("text/prose.jsonl", "text/missing.jsonl", "text/missing.jsonl"),
     ("holdout: {tokens: 2k}", "holdout: {tokens: 500}", "500"),
     ("base: {corpus: d0", "base: {corpus: d9", "d9"),
-    ("tokens: 10_240", "tokens: 10_240.5", "10_240.5"),
+    ("tokens: 10_240", "tokens: 10_240.5", "10240.5"),
     ("control: none", "control: d0-only", "d0-only"),
     ("run: {folder: run,", "run: {backend: megatron, folder: run,", "megatron"),
     ("seed: 1", "seed: 1\nseed: 2", "seed"),

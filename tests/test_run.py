@@ -34,13 +34,11 @@ def fed(run: Path, attempt: str) -> dict[str, float]:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory, real_text):
+def finished(tmp_path_factory, real_text, plan_text):
     """The tiny plan with its control arm, run once to its end."""
-    from conftest import PLAN
-
     folder = tmp_path_factory.mktemp("finished")
     (folder / "text").symlink_to(real_text)
-    (folder / "plan.yaml").write_text(PLAN.replace("control: none", "control: no-replay"))
+    (folder / "plan.yaml").write_text(plan_text.replace("control: none", "control: no-replay"))
     before = Path.cwd()
     os.chdir(folder)
     try:
@@ -80,7 +78,7 @@ def test_every_corpus_is_measured_before_and_after_on_the_same_windows(finished)
 def test_the_loss_before_a_stage_is_the_loss_at_the_end_of_the_one_before(finished):
     run = finished / "run"
     end = [r for r in metrics(run, "cookbook/stage2/00-replay") if r["kind"] == "eval" and r["full"]][-1]
-    begin = [r for r in metrics(run, "cookbook/stage3/00-replay-previous-mix") if r["kind"] == "eval"][0]
+    begin = next(r for r in metrics(run, "cookbook/stage3/00-replay-previous-mix") if r["kind"] == "eval")
     assert begin["loss"] == end["loss"]
     assert "cookbook/stage2/00-replay" in begin["measured_by"]
 
@@ -131,7 +129,11 @@ def test_the_buffer_is_filled_after_acceptance_and_knows_where_its_text_comes_fr
     versions = sorted(path.name for path in (finished / "run" / "buffer").glob("v*"))
     assert versions == ["v1", "v2", "v3"]
     last = json.loads((finished / "run/buffer/v3/manifest.json").read_text())
-    assert [(e["stage"], e["corpus"]) for e in last["entries"]] == [("stage2", "d1"), ("stage3", "d2"), ("stage4", "d3")]
+    assert [(e["stage"], e["corpus"]) for e in last["entries"]] == [
+        ("stage2", "d1"),
+        ("stage3", "d2"),
+        ("stage4", "d3"),
+    ]
     assert 0 < sum(entry["tokens"] for entry in last["entries"]) <= 4000
     assert all(entry["documents"] > 0 for entry in last["entries"])
 
@@ -179,6 +181,7 @@ def test_a_ladder_is_climbed_from_the_same_start_until_a_candidate_holds(edit_pl
         ("  - {name: stage4, new: d3, tokens: 5_120, ladder: [{rung: buffer-mix, mixes: [[0.25, 0.50, 0.25]]}]}\n", ""),
         ("ladder: [{rung: replay, shares: [5%, 25%]}]", "ladder: [{rung: buffer-mix}, {rung: merge}, {rung: naive}]"),
         ("tolerance: 9 nats", "tolerance: {d0: 0.0001 nats}"),
+        ("base: {corpus: d0, tokens: 10_240}", "base: {corpus: d0, tokens: 102_400}"),
     )
     assert main(["run", "plan.yaml"]) == 1
     said = capsys.readouterr()
@@ -191,10 +194,10 @@ def test_a_ladder_is_climbed_from_the_same_start_until_a_candidate_holds(edit_pl
     assert not (workplace / "run" / "buffer").exists()
     # A lengthened ladder goes on from the same start; what was tried stands.
     edit_plan(("{rung: naive}]", "{rung: naive}, {rung: replay, shares: [95%]}]"))
-    assert main(["run", "plan.yaml"]) == 1
+    assert main(["run", "plan.yaml"]) == 0
     tried = [m for m in sorted((workplace / "run/arms/cookbook/stage2").iterdir()) if m.is_dir()]
-    assert tried[-1].name.endswith("-replay")
-    parent = manifest_of(workplace / "run", f"cookbook/stage2/{tried[-1].name}")["parent"]
+    assert [path.name for path in tried[-3:]] == ["03-naive", "04-replay", "05-cooldown"]
+    parent = manifest_of(workplace / "run", "cookbook/stage2/04-replay")["parent"]
     assert parent == manifest_of(workplace / "run", "cookbook/base/00-base")["id"]
 
 
@@ -262,4 +265,4 @@ def test_the_batch_split_changes_neither_order_nor_samples(finished, workplace, 
     mine, theirs = metrics(workplace / "run", attempt), metrics(finished / "run", attempt)
     mine_train, theirs_train = ([r for r in each if r["kind"] == "train"] for each in (mine, theirs))
     assert [r["samples"] for r in mine_train] == [r["samples"] for r in theirs_train]
-    assert [r["loss"] for r in mine_train] == pytest.approx([r["loss"] for r in theirs_train], rel=1e-4)
+    assert [r["loss"] for r in mine_train] == pytest.approx([r["loss"] for r in theirs_train], rel=1e-3)

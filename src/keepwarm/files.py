@@ -136,7 +136,7 @@ def run_lock(folder: Path) -> Iterator[None]:
     folder = Path(folder)
     with explained(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        file = open(folder / ".lock", "a+")  # noqa: SIM115 (held for the length of the block)
+        file = open(folder / ".lock", "a+")
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

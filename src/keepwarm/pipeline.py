@@ -17,7 +17,13 @@ from keepwarm.attempt.model import Attempt
 from keepwarm.attempt.progress import EXHAUSTED, end_of
 from keepwarm.attempt.records import Record, read_metrics, read_verdict, write_attempt, write_verdict
 from keepwarm.attempt.resolve import (
-    Feed, Line, base_attempt, cooldown_attempt, feed_of, open_stream, stage_attempt,
+    Feed,
+    Line,
+    base_attempt,
+    cooldown_attempt,
+    feed_of,
+    open_stream,
+    stage_attempt,
 )  # fmt: skip
 from keepwarm.blend.buffer import BufferVersion, fill, load_buffer
 from keepwarm.blend.ledger import ledger
@@ -125,9 +131,10 @@ def _base(context: Run) -> Line:
     else:
         feed = context.feed()
         attempt = base_attempt(plan, feed)
-        end = _train(context, attempt, feed, None, ())
-        if end is None:
+        trained = _train(context, attempt, feed, None, ())
+        if trained is None:
             raise WorkFailed("the base diverged: its loss is not a finite number; lower optimizer.lr_max")
+        end = trained
     return Line("cookbook", end, None, ((plan.base.corpus, end),))
 
 

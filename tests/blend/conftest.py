@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from keepwarm.corpora.indexed import IndexedWriter, source_id
 
+from keepwarm.corpora.indexed import IndexedWriter, source_id
 from keepwarm.corpora.source import Source
 
 MakeSource = Callable[..., Source]

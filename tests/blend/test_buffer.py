@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from keepwarm.corpora.indexed import open_indexed
 
 from keepwarm.blend import buffer
 from keepwarm.blend.buffer import BufferVersion, buffer_sources, fed_documents, fed_windows, fill, load_buffer
 from keepwarm.blend.mixture import Mixture
 from keepwarm.blend.stream import Segment, Stream
+from keepwarm.corpora.indexed import open_indexed
 from keepwarm.corpora.source import Source
 from keepwarm.errors import DataError, KeepwarmError, PlanError
 

@@ -12,7 +12,7 @@ from keepwarm.lineage import guard
 from keepwarm.lineage.manifest import Manifest
 
 
-def manifest(id="arms/cookbook/base/00-base/checkpoints/1", **changes):  # noqa: A002
+def manifest(id="arms/cookbook/base/00-base/checkpoints/1", **changes):
     facts = dict(
         id=id, parent=None, arm="cookbook", stage="base", rung="base", attempt="", plan="", step=1, samples=1,
         attempt_tokens=10, line_tokens=10, lr=3e-3, lr_max=3e-3, phase="peak", sequence_length=128, vocab_size=2048,

@@ -9,7 +9,15 @@ from keepwarm.strategy.shift import Shift, grade
 
 @pytest.mark.parametrize(
     ("ratio", "expected"),
-    [(0.9, "none"), (1.09, "none"), (1.1, "weak"), (1.49, "weak"), (1.5, "strong"), (1.99, "strong"), (2.0, "language")],
+    [
+        (0.9, "none"),
+        (1.09, "none"),
+        (1.1, "weak"),
+        (1.49, "weak"),
+        (1.5, "strong"),
+        (1.99, "strong"),
+        (2.0, "language"),
+    ],
 )
 def test_grades_by_ratio(ratio, expected):
     assert grade(ratio * 1.5, 1.5).grade == expected

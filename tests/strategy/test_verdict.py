@@ -15,7 +15,9 @@ def metrics(*, old_end=2.2, new_end=2.0, reference=2.0, tolerance=0.3, spread=0.
     """An attempt of 100 steps: d0 was 2.0 when taught; d1 is new and starts at 4.0."""
     reference_windows = [reference + (0.5 if i % 2 else -0.5) for i in range(WINDOWS)]
     # The difference to the reference is old_end - reference on average, +-spread by window.
-    end_windows = [w + old_end - reference + (spread if i % 4 < 2 else -spread) for i, w in enumerate(reference_windows)]
+    end_windows = [
+        w + old_end - reference + (spread if i % 4 < 2 else -spread) for i, w in enumerate(reference_windows)
+    ]
     header = {
         "kind": "header", "old": ["d0"], "new": "d1", "steps": 100,
         "references": {"d0": {"loss": reference, "windows": reference_windows}},

@@ -52,7 +52,9 @@ def read_metrics(path: Path) -> list[Record]:
     try:
         lines = Path(path).read_bytes().split(b"\n")
     except FileNotFoundError:
-        raise LineageError(f"{path}: no such file", "there is nothing to read", "name an attempt's metrics.jsonl") from None
+        raise LineageError(
+            f"{path}: no such file", "there is nothing to read", "name an attempt's metrics.jsonl"
+        ) from None
     records: list[Record] = []
     for number, line in enumerate(lines[:-1], start=1):  # what follows the last newline was cut by a kill
         try:

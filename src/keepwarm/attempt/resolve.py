@@ -12,6 +12,7 @@ from fractions import Fraction
 from typing import Any
 
 from keepwarm.attempt.model import Attempt, EvaluationPlan, FedSource, Judgement, Moments, Optimizer, Part
+from keepwarm.attempt.timing import affordable
 from keepwarm.blend.buffer import BufferVersion, buffer_sources
 from keepwarm.blend.ledger import ledger
 from keepwarm.blend.mixture import Mixture, combine
@@ -20,7 +21,6 @@ from keepwarm.corpora.prepare import Corpus, Prepared
 from keepwarm.corpora.source import Source
 from keepwarm.corpora.tokenizer import Tokenizer
 from keepwarm.errors import GuardError
-from keepwarm.evaluate.heldout import affordable, planned_steps
 from keepwarm.lineage import guard
 from keepwarm.lineage.manifest import Manifest
 from keepwarm.plan.model import Plan, StageSpec
@@ -128,8 +128,9 @@ def stage_attempt(
         warnings.append(f"no D_0 in this mix, and B holds {holds} only: D_0 is forgotten as without replay")
     return _attempt(
         plan, feed, roles, arm=line.arm, stage=stage.name, number=number, rung=candidate.rung, label=candidate.label,
-        new=stage.new, old=tuple(name for name, _ in line.taught), start=line.end.id, moments="keep" if line.end.optimizer_state else "reset",
-        schedule=schedule, steps=steps, cursors=line.end.cursors, allow=allow, warnings=tuple(warnings),
+        new=stage.new, old=tuple(name for name, _ in line.taught), start=line.end.id,
+        moments="keep" if line.end.optimizer_state else "reset", schedule=schedule, steps=steps,
+        cursors=line.end.cursors, allow=allow, warnings=tuple(warnings),
     )  # fmt: skip
 
 
@@ -216,7 +217,6 @@ def _evaluation(plan: Plan, feed: Feed, steps: int, new: str | None, old: Sequen
         every = max(1, round(int(plan.verdict.evaluate_every) / plan.step_tokens))
         points = tuple(range(every, steps, every))
         size = size or {name: windows[name] for name in watched}
-    assert set(points) <= set(planned_steps(steps)) or plan.verdict.evaluate_every != "auto"
     return EvaluationPlan(points, size)
 
 

@@ -12,7 +12,7 @@ def lr(
     steps: str | None = None,
     csv: bool = False,
     json: bool = False,
-    set: list[str] | None = None,  # noqa: A002
+    set: list[str] | None = None,
 ) -> int:
     """Show the learning rate over the plan's line. Row k is the rate after k optimizer steps: the one step k+1 uses.
 

@@ -11,7 +11,9 @@ from cyclopts import Parameter
 
 def mix(
     *,
-    inputs: Annotated[list[str] | None, Parameter(name=["--inputs", "--input"], consume_multiple=True, allow_leading_hyphen=True)] = None,
+    inputs: Annotated[
+        list[str] | None, Parameter(name=["--inputs", "--input"], consume_multiple=True, allow_leading_hyphen=True)
+    ] = None,
     legacy: bool = False,
     output: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None,
 ) -> int:

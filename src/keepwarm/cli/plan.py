@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 
-def plan(plan: Path, /, *, json: bool = False, rate: float | None = None, set: list[str] | None = None) -> int:  # noqa: A002
+def plan(plan: Path, /, *, json: bool = False, rate: float | None = None, set: list[str] | None = None) -> int:
     """Show steps, tokens, epochs, learning rates and cost of a plan. Nothing is written or trained.
 
     Parameters

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 
-def run(plan: Path, /, *, stage: str | None = None, set: list[str] | None = None) -> int:  # noqa: A002
+def run(plan: Path, /, *, stage: str | None = None, set: list[str] | None = None) -> int:
     """Train a plan's stages, one rung after another, and go on from what is on disk.
 
     Parameters

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 
-def status(plan: Path, /, *, json: bool = False, set: list[str] | None = None) -> int:  # noqa: A002
+def status(plan: Path, /, *, json: bool = False, set: list[str] | None = None) -> int:
     """Show the stages, attempts and losses of a run.
 
     Parameters

@@ -27,7 +27,9 @@ def text_files(patterns: Sequence[str]) -> list[Path]:
         matches = {Path(path) for path in glob.glob(pattern, recursive=True) if Path(path).is_file()}
         if not matches:
             raise DataError(
-                f"{pattern}: no such file", "there is no text to read", "name a file or glob of .jsonl, .txt or .parquet"
+                f"{pattern}: no such file",
+                "there is no text to read",
+                "name a file or glob of .jsonl, .txt or .parquet",
             )
         found |= matches
     for path in sorted(found):
@@ -60,7 +62,7 @@ def _kind(path: Path) -> str:
 
 def _open(path: Path) -> IO[bytes]:
     if path.suffix == ".gz":
-        return gzip.open(path, "rb")
+        return io.BufferedReader(gzip.GzipFile(path, "rb"))
     if path.suffix == ".zst":
         zstandard = _library("zstandard", path)
         stream = zstandard.ZstdDecompressor().stream_reader(open(path, "rb"), closefd=True, read_across_frames=True)
@@ -101,7 +103,11 @@ def _text_of(line: str, place: str) -> str:
         ) from None
     if not isinstance(item, dict) or not isinstance(item.get(KEY), str):
         keys = ", ".join(sorted(item)) if isinstance(item, dict) else f"a {type(item).__name__}"
-        raise DataError(f"{place}: no string under the key {KEY!r} (found: {keys})", "it is the document", f"rename the key to {KEY}")
+        raise DataError(
+            f"{place}: no string under the key {KEY!r} (found: {keys})",
+            "it is the document",
+            f"rename the key to {KEY}",
+        )
     text: str = item[KEY]
     return text
 
@@ -124,7 +130,9 @@ def _parquet(path: Path) -> Iterator[tuple[str, str]]:
         raise _cut(path, error) from None
     if KEY not in file.schema_arrow.names:
         names = ", ".join(file.schema_arrow.names)
-        raise DataError(f"{path}: no column {KEY!r} (found: {names})", "it is the document", f"rename the column to {KEY}")
+        raise DataError(
+            f"{path}: no column {KEY!r} (found: {names})", "it is the document", f"rename the column to {KEY}"
+        )
     row = 0
     for batch in file.iter_batches(columns=[KEY], batch_size=1024):
         for value in batch.column(0).to_pylist():

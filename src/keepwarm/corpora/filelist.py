@@ -48,7 +48,9 @@ def read_filelist(path: Path | str, *, duplicates: bool = False) -> tuple[Entry,
         places[entry.prefix] = entry.place
         entries.append(entry)
     if not entries:
-        raise DataError(f"{path}: has no entries", "there is nothing to mix", "write lines such as: 1.0 data/shard0 papers")
+        raise DataError(
+            f"{path}: has no entries", "there is nothing to mix", "write lines such as: 1.0 data/shard0 papers"
+        )
     return tuple(entries)
 
 
@@ -57,7 +59,9 @@ def _lines(path: Path) -> list[str]:
         text = path.read_bytes().decode("utf-8-sig")
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError) as error:
         reason = (error.strerror or "can't be read").lower()
-        raise DataError(f"{path}: {reason}", "a file list is needed", "name a file of `weight prefix corpus` lines") from None
+        raise DataError(
+            f"{path}: {reason}", "a file list is needed", "name a file of `weight prefix corpus` lines"
+        ) from None
     except UnicodeDecodeError as error:
         line = path.read_bytes()[: error.start].count(b"\n") + 1
         raise DataError(
@@ -75,7 +79,9 @@ def _entry(fields: list[str], place: str) -> Entry:
         if "/" in fields[0] or "_" in fields[0]:
             raise ValueError
     except (ValueError, ZeroDivisionError):
-        raise DataError(f"{place}: the weight {fields[0]!r} is not a finite number", "it can't be mixed", form) from None
+        raise DataError(
+            f"{place}: the weight {fields[0]!r} is not a finite number", "it can't be mixed", form
+        ) from None
     if weight <= 0:
         raise DataError(
             f"{place}: the weight {fields[0]} is not positive",

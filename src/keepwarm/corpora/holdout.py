@@ -41,7 +41,13 @@ class Holdout:
 
 
 def split_holdout(
-    prefixes: Sequence[Path], *, tokens: int, sequence_length: int, eod: int, out_prefix: Path, tokenizer: Tokenizer | None
+    prefixes: Sequence[Path],
+    *,
+    tokens: int,
+    sequence_length: int,
+    eod: int,
+    out_prefix: Path,
+    tokenizer: Tokenizer | None,
 ) -> Holdout:
     """Choose held-out documents over all files of a corpus and write their pieces to `out_prefix`.
 
@@ -66,7 +72,9 @@ def split_holdout(
     ]
     written = _write(pieces, opened, prefixes, out_prefix, eod, tokenizer)
     excluded = tuple(number_of[held & (file_of == file)] for file in range(len(opened)))
-    return Holdout(out_prefix, len(chosen), len(pieces), written.tokens, written.text_bytes if tokenizer else None, excluded)
+    return Holdout(
+        out_prefix, len(chosen), len(pieces), written.tokens, written.text_bytes if tokenizer else None, excluded
+    )
 
 
 def held_out_first(

@@ -217,7 +217,9 @@ class IndexedWriter:
     def __enter__(self) -> IndexedWriter:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         try:
             if kind is None:
                 self._finish()
@@ -242,7 +244,8 @@ def index_bytes(dtype: np.dtype[Any], lengths: list[int], documents: list[int]) 
     sizes = np.asarray(lengths, dtype="<i8")
     pointers = (np.cumsum(sizes) - sizes) * dtype.itemsize
     header = HEADER.pack(MAGIC, 1, code, len(lengths), len(documents))
-    return header + sizes.astype("<i4").tobytes() + pointers.astype("<i8").tobytes() + np.asarray(documents, "<i8").tobytes()
+    arrays = (sizes.astype("<i4"), pointers.astype("<i8"), np.asarray(documents, dtype="<i8"))
+    return header + b"".join(bytes(array.tobytes()) for array in arrays)
 
 
 def sidecar_path(prefix: Path | str) -> Path:

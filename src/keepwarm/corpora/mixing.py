@@ -95,7 +95,9 @@ def _shortest(weight: Fraction) -> str:
     """The shortest text of the nearest float, never in a form that a trainer's parser can't read."""
     value = float(weight)
     if value == 0.0:
-        raise KeepwarmError(f"a weight of {weight} is below every float", "it would vanish", "raise the smallest weight")
+        raise KeepwarmError(
+            f"a weight of {weight} is below every float", "it would vanish", "raise the smallest weight"
+        )
     return repr(value)
 
 

@@ -103,7 +103,7 @@ def _tokenizer(plan: Plan, folder: Path, tell: Tell) -> Tokenizer:
         train_tokenizer(texts_for_tokenizer(globs, plan.holdout.tokens), spec.train.vocab_size, path)
         return load_tokenizer(path, eod)
     given = spec.file if spec is not None else _model_folder(plan)
-    found = load_tokenizer(Path(given), eod)
+    found = load_tokenizer(Path(str(given)), eod)
     files.write_json(folder / "tokenizer.eod.json", {"eod": found.eod_token}, replace=True)
     files.write_bytes(path, found.path.read_bytes())
     return load_tokenizer(path, found.eod_token)

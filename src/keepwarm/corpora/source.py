@@ -52,7 +52,7 @@ class WindowReader:
             self._tokens = open_indexed(self.source.prefix).tokens
         start = window * self.sequence_length
         stop = start + self.sequence_length + 1
-        assert 0 <= start and stop <= self._ends[-1], (self.source.name, window)
+        assert start >= 0 and stop <= self._ends[-1], (self.source.name, window)
         span = int(np.searchsorted(self._ends, start, side="right"))
         pieces = []
         while start < stop:

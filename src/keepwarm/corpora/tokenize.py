@@ -119,7 +119,8 @@ def _write(
             source_files=[
                 {"path": str(p), "bytes": p.stat().st_size, "sha256": files.sha256_file(p)} for p in inputs
             ],
-            **facts,
+            text_bytes=facts["text_bytes"], empty_documents=facts["empty_documents"],
+            special_tokens_escaped=facts["special_tokens_escaped"],
         )  # fmt: skip
         writer.sidecar = sidecar
         _save_hashes(prefix, final_hashes)

@@ -20,7 +20,14 @@ from keepwarm import files
 from keepwarm.errors import DataError, PlanError
 
 END_OF_DOCUMENT = "<|endoftext|>"
-_KNOWN_ENDS = (END_OF_DOCUMENT, "<|end_of_text|>", "</s>", "<eos>", "<|im_end|>", "<\uff5cend\u2581of\u2581sentence\uff5c>")
+_KNOWN_ENDS = (
+    END_OF_DOCUMENT,
+    "<|end_of_text|>",
+    "</s>",
+    "<eos>",
+    "<|im_end|>",
+    "<\uff5cend\u2581of\u2581sentence\uff5c>",
+)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -81,7 +88,14 @@ def load_tokenizer(path: Path | str, eod: str | None = None) -> Tokenizer:
     decoder = (content.get("decoder") or {}).get("type")
     sha256 = files.sha256_file(file)
     return Tokenizer(
-        file, sha256, backend.get_vocab_size(with_added_tokens=True), eod_id, token, special, backend, decoder == "ByteLevel"
+        file,
+        sha256,
+        backend.get_vocab_size(with_added_tokens=True),
+        eod_id,
+        token,
+        special,
+        backend,
+        decoder == "ByteLevel",
     )
 
 

@@ -23,7 +23,9 @@ def run_demo(folder: Path, steps: float) -> None:
     if not path.exists():
         if folder.exists() and any(folder.iterdir()) and not (folder / "text").is_dir():
             raise KeepwarmError(
-                f"{folder}: holds other files", "the demonstration writes its own folder", "keepwarm demo ANOTHER-FOLDER"
+                f"{folder}: holds other files",
+                "the demonstration writes its own folder",
+                "keepwarm demo ANOTHER-FOLDER",
             )
         write_texts(folder / "text", MOST_BYTES)
         files.write_text(path, (resources("keepwarm.demo") / "plan.yaml").read_text(encoding="utf-8"))

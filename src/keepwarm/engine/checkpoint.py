@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed.checkpoint as dcp
 from torch import nn
+from torch.distributed.checkpoint import state_dict_loader, state_dict_saver
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_model_state_dict, set_state_dict
 
@@ -23,7 +23,9 @@ from keepwarm.lineage.guard import append_only
 from keepwarm.lineage.manifest import Manifest, verify_files, write_manifest
 
 
-def save(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, manifest: Callable[[], Manifest]) -> Manifest:
+def save(
+    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, manifest: Callable[[], Manifest]
+) -> Manifest:
     """Save everything a bitwise resume needs into the new folder `folder`; returns the manifest written."""
     append_only(folder)
     weights, moments = get_state_dict(model, optimizer)
@@ -31,7 +33,7 @@ def save(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, manif
     with files.new_folder(folder) as aside:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*process group.*|.*torch.distributed.*|.*single process.*")
-            dcp.save(state, checkpoint_id=aside / "state", no_dist=True)
+            state_dict_saver.save(state, checkpoint_id=aside / "state", no_dist=True)
         model.config.save_pretrained(aside)  # type: ignore[union-attr, operator]
         made = manifest()
         write_manifest(aside, made)
@@ -52,7 +54,7 @@ def load(folder: Path, manifest: Manifest, model: nn.Module, optimizer: torch.op
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*process group.*|.*torch.distributed.*|.*single process.*")
-            dcp.load(state, checkpoint_id=folder / "state", no_dist=True)
+            state_dict_loader.load(state, checkpoint_id=folder / "state", no_dist=True)
     except (CheckpointException, OSError, RuntimeError) as error:  # CheckpointException is a BaseException
         raise LineageError(
             f"{folder}: can't be loaded ({' '.join(str(error).split())[:160]})",

@@ -150,13 +150,15 @@ class Training:
         first = self.step * attempt.global_batch_size
         tokens, sources = self.job.stream.batch(first, first + attempt.global_batch_size)
         loss = 0.0
-        for rows in torch.from_numpy(tokens).split(attempt.micro_batch_size):
+        for rows in torch.from_numpy(tokens).split(attempt.micro_batch_size):  # type: ignore[no-untyped-call]
             part = models.token_losses(self.model, rows).sum() / attempt.step_tokens
             part.backward()  # type: ignore[no-untyped-call]
             loss += part.item()
         norm = float(nn.utils.clip_grad_norm_(self.model.parameters(), attempt.optimizer.clip))
         if not (np.isfinite(loss) and np.isfinite(norm)):
-            self._event("non-finite", f"step {self.step + 1}", what="the loss" if not np.isfinite(loss) else "the gradient")
+            self._event(
+                "non-finite", f"step {self.step + 1}", what="the loss" if not np.isfinite(loss) else "the gradient"
+            )
             return False
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
@@ -208,7 +210,9 @@ class Training:
         folder = self.folder / "checkpoints" / name
         if folder.exists():  # stopped right where it went on from: this checkpoint is already there
             return
-        checkpoints.save(folder, self.model, self.optimizer, lambda: self._manifest(f"{self.attempt.folder}/checkpoints/{name}"))
+        checkpoints.save(
+            folder, self.model, self.optimizer, lambda: self._manifest(f"{self.attempt.folder}/checkpoints/{name}")
+        )
 
     def _manifest(self, name: str) -> Manifest:
         attempt, start = self.attempt, self.job.start

@@ -1,15 +1,14 @@
 """Held-out losses: fixed windows of every corpus, measured the same way before, during and after a stage.
 
 The model is a callable that gives the mean loss of each window, so this room needs no torch. Losses are nats per
-token; bits per byte = loss / ln 2 * tokens / bytes, the one unit that compares across tokenizers. An evaluation costs
-a third of training per token (forward against forward and backward); a stage spends at most 15 % of its compute on it
-(COOKBOOK, "The verdict").
+token; bits per byte = loss / ln 2 * tokens / bytes, the one unit that compares across tokenizers. When they are
+measured belongs to the attempt (attempt/timing.py).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,10 +18,6 @@ from numpy.typing import NDArray
 from keepwarm.corpora.indexed import open_indexed
 
 Losses = Callable[[NDArray[np.int64]], NDArray[np.float64]]  # (windows, S + 1) tokens -> (windows,) nats per token
-
-COMPUTE_SHARE = 0.15  # of a stage's compute
-FORWARD_COST = 1 / 3  # of a training token's
-FEWEST_WINDOWS = 8  # of a corpus, in an evaluation during a stage
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -42,9 +37,7 @@ class Measured:
     windows: tuple[float, ...]
 
 
-def load_heldout(
-    corpus: str, prefix: Path, sequence_length: int, text_bytes: int | None, tokens: int
-) -> HeldOut:
+def load_heldout(corpus: str, prefix: Path, sequence_length: int, text_bytes: int | None, tokens: int) -> HeldOut:
     """Cut a holdout's token file into its fixed windows (as training windows are cut)."""
     stream = open_indexed(prefix).tokens
     count = (len(stream) - 1) // sequence_length
@@ -69,30 +62,3 @@ def measure(heldout: HeldOut, losses: Losses, size: int | None = None) -> Measur
 def bits_per_byte(loss: float, tokens_per_byte: float | None) -> float | None:
     """Nats per token as bits per byte of text; None where the text's bytes are not known."""
     return None if tokens_per_byte is None else loss / math.log(2) * tokens_per_byte
-
-
-def planned_steps(steps: int) -> tuple[int, ...]:
-    """Where a stage is looked at when compute allows: at 1, 2.5 and 5 %, then about every 3 %; never at its end."""
-    places = [0.01, 0.025, 0.05, *np.arange(0.08, 0.99, 0.03)]
-    wanted = {max(1, round(place * steps)) for place in places}
-    return tuple(sorted(step for step in wanted if step < steps))
-
-
-def affordable(
-    steps: int, step_tokens: int, sequence_length: int, windows: Mapping[str, int], watched: Sequence[str]
-) -> tuple[tuple[int, ...], dict[str, int]]:
-    """Evaluation steps and windows a corpus that keep the stage within `COMPUTE_SHARE`.
-
-    `windows` = all held-out windows of every corpus (measured in full at the end), `watched` = the corpora looked at
-    on the way. Points are thinned evenly, the first ones last, when the budget can't pay for all of them.
-    """
-    budget_tokens = COMPUTE_SHARE / FORWARD_COST * steps * step_tokens
-    left_tokens = budget_tokens - sum(windows.values()) * sequence_length
-    points = planned_steps(steps)
-    cheapest = sum(min(FEWEST_WINDOWS, windows[name]) for name in watched) * sequence_length
-    count = min(len(points), max(0, int(left_tokens // cheapest))) if cheapest else 0
-    if count == 0:
-        return (), {}
-    kept = tuple(points[i] for i in sorted({round(k * (len(points) - 1) / max(1, count - 1)) for k in range(count)}))
-    each = max(FEWEST_WINDOWS, int(left_tokens // (len(kept) * len(watched) * sequence_length)))
-    return kept, {name: min(windows[name], each) for name in watched}

@@ -23,15 +23,15 @@ def _allow(name: str) -> str:
     return f"or, to go on all the same and have it recorded, in the stage: allow: [{name}]"
 
 
-def peak_start(
-    start: Manifest, rung: str, others: Sequence[Manifest], allow: Collection[str], lr_max: float
-) -> None:
+def peak_start(start: Manifest, rung: str, others: Sequence[Manifest], allow: Collection[str], lr_max: float) -> None:
     """Guard 1: a rung that starts at peak needs a checkpoint whose LR is LR_max, after warm-up, before any decay."""
     at_peak = start.phase == "peak" and abs(start.lr - lr_max) <= PEAK_TOLERANCE * lr_max
     if at_peak or "peak-start" in allow:
         return
     best = newest_at_peak(others)
-    instead = f"start from {best.id} (LR {best.lr:g}, {best.line_tokens:,} tokens seen)" if best else "use a rewarm rung"
+    instead = (
+        f"start from {best.id} (LR {best.lr:g}, {best.line_tokens:,} tokens seen)" if best else "use a rewarm rung"
+    )
     share = f"{start.lr / lr_max:.0%} of LR_max {lr_max:g}"
     raise GuardError(
         "peak-start",

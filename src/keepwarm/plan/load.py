@@ -23,7 +23,7 @@ from keepwarm.plan.model import Plan, cross_errors
 Place = tuple[str | int, ...]
 Position = tuple[int, int]  # line, column, from 1
 _TAG = "tag:yaml.org,2002:"
-_INT = re.compile(r"[-+]?(0|[1-9][0-9_]*)")
+_INT = re.compile(r"[-+]?[0-9][0-9_]*")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9][0-9_]*(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 
 
@@ -93,7 +93,7 @@ class Document:
 
 def _scalar(node: yaml.ScalarNode) -> Any:
     text = node.value
-    if node.style in ('"', "'") or node.tag == _TAG + "str" and node.style is not None:
+    if node.style in ('"', "'") or (node.tag == _TAG + "str" and node.style is not None):
         return text
     if text in ("", "~", "null", "Null", "NULL"):
         return None
@@ -123,7 +123,10 @@ def load_plan(path: str | Path, overrides: Sequence[str] = ()) -> Plan:
 
 def refusal_of(document: Document, error: ValidationError) -> PlanError:
     """All that pydantic found, each with its place in the file."""
-    return _refusal([_line(document, each) for each in error.errors()])
+    found = error.errors()
+    inner = {each["loc"][:depth] for each in found for depth in range(len(each["loc"]))}
+    # What stands around a wrong part is counted wrong with it ("at least 1 item"): the part itself says it best.
+    return _refusal([_line(document, each) for each in found if each["loc"] not in inner])
 
 
 def read_text(path: Path) -> str:
@@ -132,7 +135,9 @@ def read_text(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError) as error:
         reason = error.strerror or "can't be read"
-        raise PlanError(f"{path}: {reason.lower()}", "there is no plan to go by", "name a plan file: plan.yaml") from None
+        raise PlanError(
+            f"{path}: {reason.lower()}", "there is no plan to go by", "name a plan file: plan.yaml"
+        ) from None
     except UnicodeDecodeError as error:
         raise PlanError(f"{path}: not UTF-8 text ({error})", "it can't be read as YAML", "save it as UTF-8") from None
 
@@ -165,7 +170,11 @@ def _override(document: Document, override: str) -> None:
             named = [i for i, each in enumerate(target) if isinstance(each, dict) and each.get("name") == word]
             index = named[0] if named else int(word) if word.isdigit() and int(word) < len(target) else None
             if index is None:
-                raise _no_key(override, key, [str(e.get("name", i)) if isinstance(e, dict) else str(i) for i, e in enumerate(target)])
+                raise _no_key(
+                    override,
+                    key,
+                    [str(e.get("name", i)) if isinstance(e, dict) else str(i) for i, e in enumerate(target)],
+                )
             if last:
                 target[index] = Document(text, f"--set {key}").value
             target = target[index]
@@ -286,4 +295,3 @@ def _absolute(plan: Plan, folder: Path) -> Plan:
 def schema_text() -> str:
     """The JSON schema as text."""
     return json.dumps(json_schema(), indent=1)
-

@@ -52,7 +52,8 @@ class ModelSpec(Model):
     """The model: new from a config, or the weights of a Hugging Face folder."""
 
     config: dict[str, Any] | None = Field(
-        None, description="type, hidden_size, layers, heads, kv_heads; other keys go to the transformers config as they are"
+        None,
+        description="type, hidden_size, layers, heads, kv_heads; other keys go to the transformers config as they are",
     )
     hf: str | None = Field(None, description="a local Hugging Face folder, or a hub id that is in the local cache")
 
@@ -161,7 +162,9 @@ class StageSpec(Model):
     new: str = Field(description="the new corpus D_i")
     tokens: Positive = Field(description="tokens the trunk is fed, old data included; a cooldown comes on top")
     shift: Literal["auto", "weak", "strong"] = Field("auto", description="distance of D_i from D_0; auto measures it")
-    ladder: tuple[Rung, ...] | None = Field(None, min_length=1, description="its own ladder, in place of the cookbook's")
+    ladder: tuple[Rung, ...] | None = Field(
+        None, min_length=1, description="its own ladder, in place of the cookbook's"
+    )
     allow: Texts = Field((), description="guards overridden by name")
 
     @field_validator("name")
@@ -209,7 +212,9 @@ class VerdictSpec(Model):
         description="forgetting allowed: 0.3 nats or 5%; a corpus may have its own: {d0: 0.2 nats, default: 5%}",
     )
     adaptation: Ratio = Field(Fraction(7, 10), le=1, description="least gain, of what the no-replay control gained")
-    evaluate_every: AutoCount = Field("auto", description="tokens between evaluations, or auto: at most 15 % of compute")
+    evaluate_every: AutoCount = Field(
+        "auto", description="tokens between evaluations, or auto: at most 15 % of compute"
+    )
 
     def tolerance_of(self, corpus: str) -> Tolerance:
         """The tolerance of one corpus."""
@@ -242,7 +247,9 @@ class Plan(Model):
     tokenizer: TokenizerSpec | None = Field(None, description="left out, it is the model's own")
     sequence_length: int = Field(ge=2, description="tokens of a sample")
     global_batch_size: int = Field(ge=1, description="sequences an optimizer step")
-    micro_batch_size: int | None = Field(None, ge=1, description="sequences computed at a time; divides the global batch")
+    micro_batch_size: int | None = Field(
+        None, ge=1, description="sequences computed at a time; divides the global batch"
+    )
     optimizer: OptimizerSpec
     schedule: ScheduleSpec = Field(default_factory=ScheduleSpec)
     corpora: dict[Name, CorpusSpec] = Field(min_length=1, description="every corpus by name; D_0 is base.corpus")
@@ -276,30 +283,12 @@ class Plan(Model):
 
 def cross_errors(plan: Plan) -> list[tuple[tuple[str | int, ...], str]]:
     """What is wrong between parts of a plan: (place, message) each."""
-    found: list[tuple[tuple[str | int, ...], str]] = []
-
-    def corpus(place: tuple[str | int, ...], name: str) -> None:
-        if name not in plan.corpora:
-            found.append((place, f"no corpus is named {name!r}; there are: {', '.join(plan.corpora)}"))
-
-    corpus(("base", "corpus"), plan.base.corpus)
-    taught, names = {plan.base.corpus: "base.corpus"}, set[str]()
-    for index, stage in enumerate(plan.stages):
-        corpus(("stages", index, "new"), stage.new)
-        if stage.new in taught:
-            message = f"{stage.new} is {taught[stage.new]} already; a stage teaches a corpus that is new"
-            found.append((("stages", index, "new"), message))
-        taught[stage.new] = f"taught by {stage.name}"
-        if stage.name in names:
-            found.append((("stages", index, "name"), f"two stages are named {stage.name}"))
-        names.add(stage.name)
-    for name in plan.verdict.tolerance:
-        if name != "default":
-            corpus(("verdict", "tolerance", name), name)
-    for name in plan.holdout.files:
-        corpus(("holdout", "files", name), name)
-    for name in (plan.tokenizer.train.corpora or () if plan.tokenizer and plan.tokenizer.train else ()):
-        corpus(("tokenizer", "train", "corpora"), name)
+    found = [
+        (place, f"no corpus is named {name!r}; there are: {', '.join(plan.corpora)}")
+        for place, name in _named_corpora(plan)
+        if name not in plan.corpora
+    ]
+    found += _stage_errors(plan)
     if plan.micro_batch_size is not None and plan.global_batch_size % plan.micro_batch_size:
         message = f"{plan.micro_batch_size} does not divide global_batch_size {plan.global_batch_size}"
         found.append((("micro_batch_size",), message))
@@ -308,4 +297,29 @@ def cross_errors(plan: Plan) -> list[tuple[tuple[str | int, ...], str]]:
     if plan.holdout.tokens < 32 * plan.sequence_length:
         message = f"{plan.holdout.tokens:,} tokens are fewer than 32 windows; needed: {32 * plan.sequence_length:,}"
         found.append((("holdout", "tokens"), message))
+    return found
+
+
+def _named_corpora(plan: Plan) -> list[tuple[tuple[str | int, ...], str]]:
+    """Every place that names a corpus, with the name."""
+    places: list[tuple[tuple[str | int, ...], str]] = [(("base", "corpus"), plan.base.corpus)]
+    places += [(("stages", index, "new"), stage.new) for index, stage in enumerate(plan.stages)]
+    places += [(("verdict", "tolerance", name), name) for name in plan.verdict.tolerance if name != "default"]
+    places += [(("holdout", "files", name), name) for name in plan.holdout.files]
+    if plan.tokenizer is not None and plan.tokenizer.train is not None:
+        places += [(("tokenizer", "train", "corpora"), name) for name in plan.tokenizer.train.corpora or ()]
+    return places
+
+
+def _stage_errors(plan: Plan) -> list[tuple[tuple[str | int, ...], str]]:
+    found: list[tuple[tuple[str | int, ...], str]] = []
+    taught, names = {plan.base.corpus: "base.corpus"}, set[str]()
+    for index, stage in enumerate(plan.stages):
+        if stage.new in taught:
+            message = f"{stage.new} is {taught[stage.new]} already; a stage teaches a corpus that is new"
+            found.append((("stages", index, "new"), message))
+        taught[stage.new] = f"taught by {stage.name}"
+        if stage.name in names:
+            found.append((("stages", index, "name"), f"two stages are named {stage.name}"))
+        names.add(stage.name)
     return found

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, PlainSerializer
 
-from keepwarm.plan.values import Rate, Share, Texts, decimal_text
+from keepwarm.plan.values import Rate, Share, decimal_text
 from keepwarm.units import format_share, parse_share
 
 Mix = tuple[Fraction, Fraction, Fraction]  # (alpha_0, alpha_D, alpha_B)
@@ -22,17 +22,21 @@ LEAST_SEARCHED_ALPHA_0 = Fraction(5, 100)
 
 
 def _some(value: Any) -> Any:
+    if value in ([], ()):
+        raise ValueError("is empty; name at least one")
     return tuple(value) if isinstance(value, list) else value if isinstance(value, tuple) else (value,)
 
 
 def _mix(value: Any) -> Mix:
     if isinstance(value, tuple) and all(isinstance(each, Fraction) for each in value) and sum(value) == 1:
-        return value  # type: ignore[return-value]
+        return value
     if not isinstance(value, list | tuple) or len(value) != 3:
         raise ValueError(f"{value!r} is not [d0, new, buffer], three shares")
     mix = tuple(parse_share(each) for each in value)
     if sum(mix) != 1:
-        words = " + ".join(f"{name} {format_share(each)}" for name, each in zip(("d0", "new", "buffer"), mix, strict=True))
+        words = " + ".join(
+            f"{name} {format_share(each)}" for name, each in zip(("d0", "new", "buffer"), mix, strict=True)
+        )
         raise ValueError(f"shares add up to {float(sum(mix)):g}, they must add up to 1 ({words})")
     if not mix[1]:
         raise ValueError("the new data has no share, so the stage would not teach it")
@@ -47,7 +51,9 @@ def _replay(value: Any) -> Any:
     shares = tuple(parse_share(each) for each in _some(value))
     for share in shares:
         if not 0 < share < 1:
-            raise ValueError(f"a replay share lies between 0 and 1, not at {format_share(share)}; without replay: naive")
+            raise ValueError(
+                f"a replay share lies between 0 and 1, not at {format_share(share)}; without replay: naive"
+            )
     return shares
 
 
@@ -123,7 +129,9 @@ class DecayThenIntroduce(_Rung):
     """From an earlier checkpoint decay LR on the base data, and bring in the new mix at a fifth of LR_max."""
 
     rung: Literal["decay-then-introduce"]
-    decay: Texts = Field(("cosine", "linear"), description="shapes of the decay: cosine, linear, 1-sqrt")
+    decay: Annotated[tuple[Literal["cosine", "linear", "1-sqrt"], ...], BeforeValidator(_some)] = Field(
+        ("cosine", "linear"), description="shapes of the decay"
+    )
     to: Rates = Field(("lr_max/100",), description="rates the decay ends at")
     introduce_at: Rate = Field("lr_max/5", description="the rate at which the new mix enters")
     anchor: Literal["base-lr-max", "start-lr"] = Field("base-lr-max", description="whose rate LR_max is here")
@@ -192,6 +200,7 @@ class Candidate:
     def mix(self) -> Mix | None:
         """(alpha_0, alpha_D, alpha_B), of the rungs that have one."""
         return self.parameters.get("mix")
+
 
 def candidates(rung: Any) -> tuple[Candidate, ...]:
     """The candidates of a rung in the order they are tried."""

@@ -75,7 +75,7 @@ def parse_steps(text: str | None, total: int, rows: int | None) -> range:
     if text is None:
         return range(0, total + 1, max(1, total // rows) if rows else 1)
     try:
-        first, last, every = (int(word) for word in (text.split(":") + ["1"])[:3])
+        first, last, every = (int(word) for word in [*text.split(":"), "1"][:3])
         if not (0 <= first <= last <= total and every > 0 and text.count(":") in (1, 2)):
             raise ValueError
     except ValueError:

@@ -119,9 +119,7 @@ def _stage(plan: Plan, index: int, stage: StageSpec, sizes: Mapping[str, Size]) 
     }
 
 
-def _candidate(
-    each: Candidate, stage: StageSpec, tokens: int, sizes: Mapping[str, Size], plan: Plan
-) -> dict[str, Any]:
+def _candidate(each: Candidate, stage: StageSpec, tokens: int, sizes: Mapping[str, Size], plan: Plan) -> dict[str, Any]:
     shares = shares_of(each)
     new, d0 = float(shares.get("new", 0)), float(shares.get("d0", 0))
     return {

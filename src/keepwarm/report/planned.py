@@ -18,7 +18,9 @@ from keepwarm.units import format_share
 def print_plan(plan: Plan, found: dict[str, Any], rate: float | None) -> None:
     """Print what `numbers` found."""
     out = console()
-    out.print(f"{plan.name}: {len(plan.stages)} stages, {found['step_tokens']:,} tokens a step, run folder {plan.run.folder}")
+    out.print(
+        f"{plan.name}: {len(plan.stages)} stages, {found['step_tokens']:,} tokens a step, run folder {plan.run.folder}"
+    )
     out.print(_corpora(found))
     out.print(_line(plan, found))
     out.print(_ladders(found))
@@ -44,7 +46,15 @@ def _line(plan: Plan, found: dict[str, Any]) -> Table:
     if "steps" in base:
         lr_end = plan.optimizer.lr_max if plan.schedule.kind == "wsd" else float(plan.schedule.lr_min or 0)
         words = f"0 -> {plan.optimizer.lr_max:g} -> {lr_end:g}"
-        table.add_row("base", plan.base.corpus, "", f"{base['steps']:,}", f"{base['tokens']:,}", f"{base['asked_tokens']:,}", words)
+        table.add_row(
+            "base",
+            plan.base.corpus,
+            "",
+            f"{base['steps']:,}",
+            f"{base['tokens']:,}",
+            f"{base['asked_tokens']:,}",
+            words,
+        )
     for stage in found["stages"]:
         lr = "{:g} -> {:g}".format(*stage["lr"])
         table.add_row(
@@ -79,7 +89,10 @@ def _print_kept(plan: Plan) -> None:
 def _print_cost(plan: Plan, found: dict[str, Any], rate: float | None) -> None:
     tokens = found["tokens"]
     measured = rate or measured_rate(plan)
-    words = {"if_first_rungs_hold": "if each stage's first rung is accepted", "worst_case": "if every ladder is climbed to its end"}
+    words = {
+        "if_first_rungs_hold": "if each stage's first rung is accepted",
+        "worst_case": "if every ladder is climbed to its end",
+    }
     print("\ncost:")
     for key, text in words.items():
         hours = f" = {tokens[key] / measured / 3600:,.2f} hours at {measured:,.0f} tokens/s" if measured else ""

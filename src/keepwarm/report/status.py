@@ -140,9 +140,7 @@ def _arm(plan: Plan, arm: str) -> dict[str, Any]:
             name: {"peak": found["loss"], "cooled": cooled.evaluation[name]["loss"] if cooled else None}
             for name, found in last.evaluation.items()
         },
-        "after": {
-            name: {corpus: found["loss"] for corpus, found in at.evaluation.items()} for name, at in taught
-        },
+        "after": {name: {corpus: found["loss"] for corpus, found in at.evaluation.items()} for name, at in taught},
         "checkpoint": (cooled or last).id,
     }
 

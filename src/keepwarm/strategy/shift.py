@@ -33,7 +33,9 @@ class Shift:
         """One phrase for tables and reports."""
         if not self.measured:
             return f"{self.grade} (the plan says so)"
-        return f"{self.grade} (bits/byte {self.new_bits_per_byte:.2f} / {self.base_bits_per_byte:.2f} = {self.ratio:.2f})"
+        return (
+            f"{self.grade} (bits/byte {self.new_bits_per_byte:.2f} / {self.base_bits_per_byte:.2f} = {self.ratio:.2f})"
+        )
 
 
 def grade(new_bits_per_byte: float, base_bits_per_byte: float) -> Shift:

@@ -91,9 +91,7 @@ def _old(name: str, header: Record, before: Record, end: Record) -> OldCorpus:
     forgetting = loss - reference["loss"]
     excess = forgetting - tolerance
     sure: Literal["clear", "close"] = "clear" if abs(excess) > NOISE_WIDTHS * noise else "close"
-    return OldCorpus(
-        loss, before["loss"][name], reference["loss"], forgetting, tolerance, noise, excess <= 0, sure
-    )
+    return OldCorpus(loss, before["loss"][name], reference["loss"], forgetting, tolerance, noise, excess <= 0, sure)
 
 
 def _new(header: Record, before: Record, end: Record) -> NewCorpus:
