@@ -11,9 +11,7 @@ from cyclopts import Parameter
 
 def mix(
     *,
-    inputs: Annotated[
-        list[str] | None, Parameter(name=["--inputs", "--input"], consume_multiple=True, allow_leading_hyphen=True)
-    ] = None,
+    inputs: Annotated[list[str] | None, Parameter(name=["--inputs", "--input"], consume_multiple=True)] = None,
     legacy: bool = False,
     output: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None,
 ) -> int:
