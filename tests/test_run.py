@@ -225,17 +225,17 @@ def test_killed_at_any_moment_and_run_again_gives_the_same_bits(finished, workpl
     """Kill after random waits (tokenizing, training, saving), run again until done: weights and losses are equal."""
     edit_plan(("control: none", "control: no-replay"))
     waits, kills = random.Random(int(kill)), 0
-    for _ in range(40):
+    for _ in range(80):
         process = subprocess.Popen([*KEEPWARM, "run", "plan.yaml"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         try:
-            process.communicate(timeout=waits.uniform(1.0, 9.0))
+            process.communicate(timeout=waits.uniform(1.0, 5.0))
         except subprocess.TimeoutExpired:
             process.send_signal(kill)
             process.communicate()
             kills += 1
             continue
         break
-    assert process.returncode == 0 and kills >= 3, (process.returncode, kills)
+    assert process.returncode == 0 and kills >= 2, (process.returncode, kills)
     mine, theirs = weights(workplace / "run"), weights(finished / "run")
     common = {name for name in theirs if name in mine}
     assert set(theirs) <= set(mine)  # Ctrl-C saves where it stops: there may be more checkpoints, never fewer

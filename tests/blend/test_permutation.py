@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keepwarm.blend.permutation import derive_key, mix64, permute, window_key
+from keepwarm.blend.permutation import permute, window_key
+from keepwarm.corpora.hashing import derive_key, mix64
 
 
 @pytest.mark.parametrize("length", [1, 2, 3, 4, 5, 7, 16, 17, 100, 9973, 1000003])

@@ -25,7 +25,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keepwarm import files
-from keepwarm.blend.permutation import derive_key, mix64, permute, window_key
+from keepwarm.blend.permutation import permute, window_key
+from keepwarm.corpora.hashing import derive_key, mix64
 from keepwarm.corpora.indexed import IndexedWriter, open_indexed, source_id
 from keepwarm.corpora.source import Source
 from keepwarm.errors import DataError, PlanError

@@ -12,26 +12,15 @@ Lea and Flood 2014 (splitmix64). Six rounds, because with the few bits of a shor
 
 from __future__ import annotations
 
-import hashlib
 from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
+from keepwarm.corpora.hashing import derive_key, mix64
+
 ROUNDS = 6
 _GOLDEN = 0x9E3779B97F4A7C15
-
-
-def mix64(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """splitmix64's finaliser: a fixed bijection of the 64-bit integers whose output bits look independent."""
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))
-
-
-def derive_key(*parts: str | int) -> int:
-    """A 64-bit key from text and integers, the same on every machine: BLAKE2b of their unambiguous spelling."""
-    return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=8).digest(), "little")
 
 
 @lru_cache(maxsize=65536)

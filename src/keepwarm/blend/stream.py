@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 
 from keepwarm.blend.interleave import Interleave
 from keepwarm.blend.mixture import Mixture
-from keepwarm.blend.permutation import derive_key, permute, window_key
+from keepwarm.blend.permutation import permute, window_key
+from keepwarm.corpora.hashing import derive_key
 from keepwarm.corpora.source import Source, WindowReader
 from keepwarm.errors import DataError, LineageError
 

@@ -12,7 +12,7 @@ from keepwarm.pipeline import run
 from keepwarm.plan.load import load_plan
 from keepwarm.report.terminal import Terminal, print_status
 
-MOST_BYTES = 4_000_000  # of each kind of text
+MOST_BYTES = 8_000_000  # of each kind of text
 
 
 def run_demo(folder: Path, steps: float) -> None:

@@ -112,11 +112,10 @@ def curve(plan: Plan, width: int = 78, height: int = 12) -> str:
     total = total_steps(plan)
     every = max(1, total // (4 * width))
     points = list(rates(plan, range(0, total + 1, every)))
-    plotext.clear_figure()
-    plotext.theme("clear")
-    plotext.plot_size(width, height)
-    plotext.plot([point[0] for point in points], [point[1] for point in points], marker="braille")
-    plotext.title("learning rate by optimizer step")
-    for leg in legs(plan)[1:]:
-        plotext.vline(leg.first_step)
-    return str(plotext.build())
+    figure = plotext.figure
+    figure.clear()
+    figure.plot_size(width, height)
+    figure.title("learning rate by optimizer step")
+    signal = figure.signal([point[0] for point in points], [point[1] for point in points], marker="braille")
+    figure.draw(signal.lines())
+    return str(figure.build().string(colorless=True))

@@ -56,6 +56,7 @@ def _base(plan: Plan) -> dict[str, Any]:
         "phase_is": manifest.phase_is,
         "tokens": manifest.line_tokens,
         "loss": {name: found["loss"] for name, found in manifest.evaluation.items()},
+        "attempts": [_attempt(each) for each in attempts_of(Path(plan.run.folder), COOKBOOK, BASE) if each.steps],
     }
 
 

@@ -109,10 +109,13 @@ def print_status(plan: Plan) -> None:
 
 def stage_table(found: dict[str, Any]) -> Table:
     """One row an attempt: what was asked, fed, and lost or gained. Losses are nats/token (bits/byte)."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=f"{found['name']}", title_justify="left")
-    for name in ("stage", "rung", "mix asked (fed)", "LR start -> end", "held-out loss before -> after", "verdict"):
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), title=found["name"], title_justify="left")
+    for name in ("stage", "rung", "mix asked (fed)", "LR start -> end"):
         table.add_column(name, overflow="fold")
-    for stage in found["stages"]:
+    table.add_column("held-out loss before -> after,\nnats/token (bits/byte)", no_wrap=True)
+    table.add_column("verdict", overflow="fold")
+    base = {"name": "base", "attempts": found["base"].get("attempts", []), "state": found["base"]["state"]}
+    for stage in [base, *found["stages"]]:
         if not stage["attempts"]:
             table.add_row(stage["name"], "", "", "", "", stage["state"])
         for number, attempt in enumerate(stage["attempts"]):
@@ -122,7 +125,7 @@ def stage_table(found: dict[str, Any]) -> Table:
                 _mix_words(attempt),
                 "{:g} -> {:g}".format(*attempt["lr"]) if "lr" in attempt else "",
                 _loss_words(attempt),
-                attempt["outcome"] or f"running, step {attempt['step']}/{attempt['steps']}",
+                _outcome(attempt),
             )
     return table
 
@@ -143,6 +146,13 @@ def loss_table(plan: Plan, found: dict[str, Any]) -> Table:
             words = [("" if v is None else f"{v:+.3f}" if i == 2 else f"{v:.3f}") for i, v in enumerate(cells)]
             table.add_row(corpus, arm, *words)
     return table
+
+
+def _outcome(attempt: dict[str, Any]) -> str:
+    if attempt["outcome"] is not None:
+        return str(attempt["outcome"])
+    done = attempt["step"] == attempt["steps"]
+    return "trained" if done else f"running, step {attempt['step']}/{attempt['steps']}"
 
 
 def _mix_words(attempt: dict[str, Any]) -> str:
