@@ -185,6 +185,8 @@ def _try(
         attempt = stage_attempt(context.plan, stage, feed, line, number, candidate, others)
     except GuardError as error:
         return _pass_over(context, folder, candidate, "refused", f"{error.what}: {error.why}"), None
+    if recorded is not None and recorded["outcome"] in ("skipped", "refused"):
+        (folder / "verdict.json").unlink()  # it may start now: the plan was mended
     _train(context, attempt, feed, line.end, line.taught)
     verdict = _judged(context, attempt, feed, accept_any=False)
     return verdict, attempt

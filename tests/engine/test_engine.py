@@ -1,0 +1,100 @@
+"""The engine's parts: losses, groups, identities, checkpoints."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from keepwarm.cli.main import main
+from keepwarm.engine.loop import no_decay_groups
+from keepwarm.engine.model import (
+    architecture_sha256,
+    new_config,
+    new_model,
+    token_losses,
+    weights_sha256,
+    window_losses,
+)
+from keepwarm.errors import KeepwarmError
+
+SPEC = {"type": "llama", "hidden_size": 32, "layers": 2, "heads": 2, "kv_heads": 1}
+
+
+@pytest.fixture
+def model():
+    return new_model(new_config(SPEC, 64, 16), seed=1)
+
+
+def test_short_names_and_defaults_reach_the_config():
+    config = new_config(SPEC | {"rope_theta": 5e4}, 64, 16)
+    assert (config.num_hidden_layers, config.num_attention_heads, config.num_key_value_heads) == (2, 2, 1)
+    assert (config.vocab_size, config.max_position_embeddings, config.intermediate_size) == (64, 16, 96)
+    assert config.tie_word_embeddings is True
+
+
+def test_a_type_that_transformers_does_not_know():
+    with pytest.raises(KeepwarmError, match="model.config: transformers refuses it"):
+        new_config(SPEC | {"type": "lama"}, 64, 16)
+
+
+def test_losses_are_cross_entropies_of_the_next_token(model):
+    windows = np.random.default_rng(0).integers(0, 64, (5, 17))
+    logits = model(input_ids=torch.from_numpy(windows[:, :-1])).logits.double()
+    picked = torch.log_softmax(logits, -1).gather(-1, torch.from_numpy(windows[:, 1:, None]))[..., 0]
+    expected = (-picked.mean(dim=1)).detach().numpy()
+    assert window_losses(model, windows, batch=2) == pytest.approx(expected, rel=1e-5)
+    assert token_losses(model, torch.from_numpy(windows)).shape == (5, 16)
+
+
+def test_measuring_leaves_the_model_in_training_mode_and_without_gradients(model):
+    model.train()
+    window_losses(model, np.zeros((2, 17), dtype=np.int64), batch=2)
+    assert model.training and all(p.grad is None for p in model.parameters())
+
+
+def test_vectors_do_not_decay(model):
+    decayed, free = no_decay_groups(model, 0.1)
+    assert {p.ndim for p in decayed["params"]} == {2} and decayed["weight_decay"] == 0.1
+    assert {p.ndim for p in free["params"]} == {1} and free["weight_decay"] == 0.0
+    count = sum(p.numel() for p in decayed["params"] + free["params"])
+    assert count == sum(p.numel() for p in model.parameters())
+
+
+def test_identities(model):
+    again = new_model(new_config(SPEC, 64, 16), seed=1)
+    other = new_model(new_config(SPEC, 64, 16), seed=2)
+    assert weights_sha256(again) == weights_sha256(model) != weights_sha256(other)
+    assert architecture_sha256(other.config) == architecture_sha256(model.config)
+    assert architecture_sha256(new_config(SPEC | {"layers": 3}, 64, 16)) != architecture_sha256(
+        new_config(SPEC, 64, 16)
+    )
+
+
+def test_a_loss_that_is_not_finite_ends_the_attempt_as_diverged(edit_plan, workplace, capsys):
+    edit_plan(("lr_max: 3e-3", "lr_max: 3e35"))
+    assert main(["run", "plan.yaml"]) == 1
+    assert "the base diverged" in capsys.readouterr().err
+    lines = (workplace / "run/arms/cookbook/base/00-base/metrics.jsonl").read_text().splitlines()
+    assert json.loads(lines[-1])["event"] == "non-finite"
+
+
+def test_the_state_of_a_checkpoint_is_restored_to_the_bit(workplace, manifest_of):
+    """Weights, moments and random state: read the checkpoint back and compare its weights' hash."""
+    from transformers import AutoConfig
+
+    from keepwarm.engine import checkpoint as checkpoints
+    from keepwarm.lineage.manifest import read_manifest
+
+    assert main(["run", "plan.yaml", "--stage", "stage2"]) == 0
+    folder = sorted((workplace / "run/arms/cookbook/stage2/00-replay/checkpoints").iterdir())[-1]
+    manifest = read_manifest(folder)
+    model = new_model(AutoConfig.from_pretrained(folder), seed=99)
+    assert weights_sha256(model) != manifest.weights_sha256
+    optimizer = torch.optim.AdamW(no_decay_groups(model, 0.1), lr=0.0)
+    checkpoints.load(folder, manifest, model, optimizer)
+    assert weights_sha256(model) == manifest.weights_sha256
+    moments = [state["exp_avg"].abs().sum().item() for state in optimizer.state.values()]
+    assert len(moments) == len(list(model.parameters())) and min(moments) > 0

@@ -1,0 +1,114 @@
+"""Bases that were trained elsewhere: Hugging Face folders and keepwarm checkpoints."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from keepwarm.cli.main import main
+from keepwarm.corpora.tokenizer import train_tokenizer
+
+
+@pytest.fixture
+def hugging_face(workplace):
+    """A tiny Llama with its tokenizer, as people publish them."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    texts = [json.loads(line)["text"] for line in (workplace / "text/prose.jsonl").read_text().splitlines()]
+    folder = workplace / "hf"
+    folder.mkdir()
+    train_tokenizer(iter(texts), 500, folder / "tokenizer.json")
+    torch.manual_seed(5)
+    LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=512, hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2,
+            num_key_value_heads=2, max_position_embeddings=64,
+        )
+    ).save_pretrained(folder)  # fmt: skip
+    return folder
+
+
+MODEL = "model: {config: {type: llama, hidden_size: 32, layers: 1, heads: 2, kv_heads: 2}}\n"
+TOKENIZER = "tokenizer: {train: {vocab_size: 512}}\n"
+BASE = "base: {corpus: d0, tokens: 10_240}"
+
+
+def test_a_hugging_face_model_is_trained_on_as_the_base(hugging_face, workplace, edit_plan, manifest_of):
+    edit_plan((MODEL, "model: {hf: hf}\n"), (TOKENIZER, ""))
+    assert main(["run", "plan.yaml", "--stage", "stage2"]) == 0
+    base = manifest_of(workplace / "run", "cookbook/base/00-base")
+    assert (base["phase"], base["optimizer_state"], base["vocab_size"]) == ("peak", True, 500)
+    first = json.loads((workplace / "run/arms/cookbook/base/00-base/metrics.jsonl").read_text().splitlines()[1])
+    assert first["kind"] == "eval" and first["step"] == 0
+
+
+def test_a_given_hugging_face_base_must_declare_its_phase(hugging_face, workplace, edit_plan, capsys):
+    edit_plan((MODEL, ""), (TOKENIZER, ""), (BASE, "base: {corpus: d0, checkpoint: hf}"))
+    assert main(["run", "plan.yaml"]) == 2
+    assert "does not say at which learning rate it ended, nor in which phase" in capsys.readouterr().err
+
+
+def test_a_cooled_given_base_is_refused_at_peak(hugging_face, workplace, edit_plan, capsys):
+    edit_plan((MODEL, ""), (TOKENIZER, ""), (BASE, "base: {corpus: d0, checkpoint: hf, lr: 3e-5, phase: cooled}"))
+    assert main(["run", "plan.yaml"]) == 2
+    assert "is cooled at LR 3e-05 (1% of LR_max 0.003)" in capsys.readouterr().err
+
+
+def test_a_given_base_without_moments_needs_its_guard_overridden_and_the_record_keeps_it(
+    hugging_face, workplace, edit_plan, capsys, manifest_of
+):
+    edit_plan((MODEL, ""), (TOKENIZER, ""), (BASE, "base: {corpus: d0, checkpoint: hf, lr: 3e-3, phase: peak}"))
+    assert main(["run", "plan.yaml"]) == 2
+    assert "which has no optimizer state" in capsys.readouterr().err
+    edit_plan(("new: d1, tokens: 5_120,", "new: d1, tokens: 5_120, allow: [optimizer-state],"))
+    assert main(["run", "plan.yaml", "--stage", "stage2"]) == 0
+    attempt = json.loads((workplace / "run/arms/cookbook/stage2/00-replay/attempt.json").read_text())
+    assert attempt["moments"] == "reset"
+    end = manifest_of(workplace / "run", "cookbook/stage2/00-replay")
+    assert end["allowed"] == ["optimizer-state"] and end["optimizer_state"] is True
+    given = json.loads((workplace / "run/arms/cookbook/base/00-given/manifest.json").read_text())
+    assert (given["phase"], given["phase_is"], end["parent"]) == ("peak", "declared", given["id"])
+
+
+def test_a_line_goes_on_from_another_runs_checkpoint(workplace, edit_plan, manifest_of, capsys):
+    """Bitwise: the base of one run, given to another, makes the same stage."""
+    assert main(["run", "plan.yaml", "--stage", "stage2"]) == 0
+    base = manifest_of(workplace / "run", "cookbook/base/00-base")
+    edit_plan(
+        (BASE, f"base: {{corpus: d0, checkpoint: run/{base['id']}}}"), ("run: {folder: run,", "run: {folder: second,"),
+        (TOKENIZER, "tokenizer: {file: run/tokens/tokenizer.json}\n"),
+    )  # fmt: skip
+    assert main(["run", "plan.yaml", "--stage", "stage2"]) == 0
+    first, second = (manifest_of(workplace / run, "cookbook/stage2/00-replay") for run in ("run", "second"))
+    assert second["weights_sha256"] == first["weights_sha256"]
+    assert second["line_tokens"] == first["line_tokens"] and second["cursors"] == first["cursors"]
+    shutil.rmtree(workplace / "second")
+    edit_plan(("layers: 1", "layers: 2"))
+    assert main(["run", "plan.yaml", "--stage", "stage2"]) == 2
+    assert "another architecture than the plan's model.config" in capsys.readouterr().err
+
+
+def test_another_tokenizer_than_the_given_bases_is_refused(workplace, edit_plan, manifest_of, capsys):
+    assert main(["run", "plan.yaml", "--stage", "stage2"]) == 0
+    base = manifest_of(workplace / "run", "cookbook/base/00-base")
+    edit_plan(
+        (BASE, f"base: {{corpus: d0, checkpoint: run/{base['id']}}}"), ("run: {folder: run,", "run: {folder: second,"),
+        ("vocab_size: 512", "vocab_size: 512, corpora: [d0, d1]"),
+    )  # fmt: skip
+    assert main(["run", "plan.yaml", "--stage", "stage2"]) == 2
+    assert "has tokenizer" in capsys.readouterr().err
+
+
+def test_a_damaged_checkpoint_is_refused(workplace, edit_plan, capsys):
+    assert main(["run", "plan.yaml", "--stage", "stage2"]) == 0
+    last = sorted((workplace / "run/arms/cookbook/base/00-base/checkpoints").iterdir())[-1]
+    shard = next(Path(last / "state").glob("*.distcp"))
+    shard.write_bytes(shard.read_bytes()[:-10])
+    shutil.rmtree(workplace / "run/arms/cookbook/stage2")
+    capsys.readouterr()
+    assert main(["run", "plan.yaml", "--stage", "stage2"]) == 2
+    assert ".distcp: has" in capsys.readouterr().err
