@@ -33,7 +33,7 @@ stages:
   - {name: stage2, new: d1, tokens: 5_120, ladder: [{rung: replay, shares: [5%, 25%]}]}
   - {name: stage3, new: d2, tokens: 5_120, ladder: [{rung: replay-previous-mix, shares: [25%]}]}
   - {name: stage4, new: d3, tokens: 5_120, ladder: [{rung: buffer-mix, mixes: [[0.25, 0.50, 0.25]]}]}
-buffer: {tokens: 4k, policy: proportional}
+buffer: {tokens: 40k, policy: proportional}
 max_epochs: 4
 verdict: {tolerance: 9 nats, adaptation: 70%, evaluate_every: auto}
 control: none

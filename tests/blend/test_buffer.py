@@ -172,7 +172,7 @@ def test_the_choice_depends_on_the_seed_and_not_on_the_files_order(make_source: 
 def test_buffer_sources_feed_what_is_stored(make_source: MakeSource, tmp_path: Path) -> None:
     version = fill_one(make_source("a", corpus(1, 60, 12)), tmp_path / "buffer", 200, 10**6)
     (source,) = buffer_sources(version)
-    assert (source.name, source.tokens, source.id) == ("v1/stage2", version.tokens, version.entries[0].id)
+    assert (source.name, source.tokens, source.id) == ("buffer/stage2", version.tokens, version.entries[0].id)
     stream = Stream([Segment(0, Mixture(((source.id, 1),)))], {source.id: source}, SEED, SEQUENCE)
     tokens, _ = stream.batch(0, source.windows(SEQUENCE))
     flat = [token for part in stored(version, 0) for token in part]

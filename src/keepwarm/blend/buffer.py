@@ -186,9 +186,12 @@ def provenance(entry: BufferEntry) -> NDArray[np.void]:
 
 
 def buffer_sources(version: BufferVersion) -> list[Source]:
-    """A source for each entry, in the order of the entries."""
+    """A source for each entry, in the order of the entries.
+
+    Its name does not say the version: an entry that the next version keeps as it is has the same id, and goes on there.
+    """
     return [
-        Source(f"{version.folder.name}/{entry.stage}", entry.id, entry.prefix, np.array([[0, entry.tokens]]))
+        Source(f"buffer/{entry.stage}", entry.id, entry.prefix, np.array([[0, entry.tokens]]))
         for entry in version.entries
     ]
 
