@@ -5,6 +5,9 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import resource
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -98,8 +101,6 @@ def test_a_corpus_too_small_for_its_share(edit_plan, workplace, capsys):
 
 
 def test_truncated_token_files_are_named(edit_plan, workplace, capsys):
-    from keepwarm.pipeline import run as _  # noqa: F401
-
     (workplace / "tokens").mkdir()
     assert main(["tokenize", "text/prose.jsonl", "--tokenizer", _tokenizer(workplace), "--output", "tokens/d0"]) == 0
     binary = workplace / "tokens/d0.bin"
@@ -155,6 +156,23 @@ def test_a_run_folder_below_a_file(edit_plan, workplace, capsys):
     (workplace / "file").write_text("")
     edit_plan(("run: {folder: run,", "run: {folder: file/run,"))
     assert "is a file, not a folder" in refused(capsys, "run", "plan.yaml")
+
+
+@pytest.mark.parametrize(("limit", "where"), [(20_000, "tokens"), (500_000, "checkpoints")])
+def test_a_full_disk_is_explained_and_the_same_command_goes_on(workplace, limit, where):
+    """A limit on the size of files stands for the full disk: the kernel refuses the write in the same place."""
+
+    def full() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+    command = [sys.executable, "-m", "keepwarm.cli.main", "run", "plan.yaml", "--stage", "stage2"]
+    done = subprocess.run(command, preexec_fn=full, capture_output=True, text=True)
+    assert done.returncode == 2, done
+    assert f"run/{where}" in done.stderr or where in done.stderr, done.stderr
+    assert "the file size limit is reached" in done.stderr and "\n  fix: " in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not [path for path in (workplace / "run").rglob("*") if "partial" in path.name or "scratch" in path.name]
+    assert main(["run", "plan.yaml", "--stage", "stage2"]) == 0
 
 
 def test_changed_text_is_refused(edit_plan, workplace, capsys):

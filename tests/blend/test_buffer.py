@@ -238,3 +238,28 @@ def test_fed_windows_count(windows: int, first: int, count: int) -> None:
     fed = fed_windows(source, first, first + count, SEED, SEQUENCE)
     assert fed.shape == (windows,)
     assert min(windows, count) >= fed.sum() >= min(windows, -(-count // 2))
+
+
+def test_held_out_text_in_a_version_is_counted(tmp_path: Path) -> None:
+    """The same version against sources whose kept spans leave its documents out, as after a changed holdout."""
+    from dataclasses import replace
+
+    from keepwarm.blend.buffer import outside_kept
+
+    source = _source_for_guard(tmp_path)
+    version = fill(
+        None, stage="stage2", corpus="d1", fed=[(source, 0, source.windows(8))], budget_tokens=10_000, seed=1,
+        sequence_length=8, folder=tmp_path / "buffer", eod=0, stage_tokens=8 * source.windows(8),
+    )  # fmt: skip
+    assert outside_kept(version, {source.id: source}) == 0
+    narrowed = replace(source, kept=np.array([[0, 20]], dtype=np.int64))
+    assert outside_kept(version, {source.id: narrowed}) > 0
+
+
+def _source_for_guard(folder: Path) -> Source:
+    from keepwarm.corpora.indexed import IndexedWriter
+
+    with IndexedWriter(folder / "guarded", "u2") as writer:
+        for number in range(30):
+            writer.add(np.append(np.full(11, number + 1), 0))
+    return Source("guarded", "f" * 16, folder / "guarded", np.array([[0, 360]], dtype=np.int64))

@@ -13,7 +13,7 @@ from typing import Any
 
 from keepwarm.attempt.model import Attempt, EvaluationPlan, FedSource, Judgement, Moments, Optimizer, Part
 from keepwarm.attempt.timing import affordable
-from keepwarm.blend.buffer import BufferVersion, buffer_sources
+from keepwarm.blend.buffer import BufferVersion, buffer_sources, outside_kept
 from keepwarm.blend.ledger import ledger
 from keepwarm.blend.mixture import Mixture, combine
 from keepwarm.blend.stream import Segment, Stream
@@ -119,7 +119,8 @@ def stage_attempt(
     guard.shares_complete([(role.name, role.share) for role in roles], allow)
     if any(role.name == "buffer" for role in roles) and line.buffer is not None:
         held = {entry.corpus for entry in line.buffer.entries}
-        guard.buffer_clean(held, stage.new, 0, str(line.buffer.folder.name), allow)
+        held_out = outside_kept(line.buffer, {name: source for name, (source, _) in feed.sources.items()})
+        guard.buffer_clean(held, stage.new, held_out, line.buffer.folder.name, allow)
     steps = _steps(plan, stage.tokens)
     schedule = schedules.constant(plan.optimizer.lr_max, steps * plan.step_tokens)
     warnings = []

@@ -16,7 +16,7 @@ Policy `proportional`: D_j gets budget_tokens * tokens its stage fed of it / tok
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -194,6 +194,21 @@ def buffer_sources(version: BufferVersion) -> list[Source]:
         Source(f"buffer/{entry.stage}", entry.id, entry.prefix, np.array([[0, entry.tokens]]))
         for entry in version.entries
     ]
+
+
+def outside_kept(version: BufferVersion, sources: Mapping[str, Source]) -> int:
+    """Stored parts that lie outside of what their source (by id) may be trained on, that is, held-out text."""
+    count = 0
+    for entry in version.entries:
+        rows = provenance(entry)
+        for number, origin in enumerate(entry.sources):
+            if origin.id not in sources:
+                continue
+            kept, mine = sources[origin.id].kept, rows[rows["source"] == number]
+            span = np.searchsorted(kept[:, 0], mine["first_token"], side="right") - 1
+            inside = (span >= 0) & (mine["first_token"] + mine["tokens"] <= kept[np.maximum(span, 0), 1])
+            count += int((~inside).sum())
+    return count
 
 
 def _real_spans(source: Source, fed: NDArray[np.bool_], sequence_length: int) -> NDArray[np.int64]:

@@ -33,7 +33,10 @@ def save(
     with files.new_folder(folder) as aside:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*process group.*|.*torch.distributed.*|.*single process.*")
-            state_dict_saver.save(state, checkpoint_id=aside / "state", no_dist=True)
+            try:
+                state_dict_saver.save(state, checkpoint_id=aside / "state", no_dist=True)
+            except CheckpointException as error:  # a BaseException that hides the disk's own error
+                raise next((e for e, _ in error.failures.values() if isinstance(e, OSError)), error) from None
         model.config.save_pretrained(aside)  # type: ignore[union-attr, operator]
         made = manifest()
         write_manifest(aside, made)
