@@ -6,6 +6,7 @@ when killed while it overwrites one. A single process needs no process group; sh
 
 from __future__ import annotations
 
+import shutil
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -35,12 +36,22 @@ def save(
             warnings.filterwarnings("ignore", message=".*process group.*|.*torch.distributed.*|.*single process.*")
             try:
                 state_dict_saver.save(state, checkpoint_id=aside / "state", no_dist=True)
-            except CheckpointException as error:  # a BaseException that hides the disk's own error
-                raise next((e for e, _ in error.failures.values() if isinstance(e, OSError)), error) from None
+            except CheckpointException as error:  # a BaseException; torch's writer hides the disk's own error in it
+                raise _not_saved(folder, error) from None
         model.config.save_pretrained(aside)  # type: ignore[union-attr, operator]
         made = manifest()
         write_manifest(aside, made)
     return made
+
+
+def _not_saved(folder: Path, error: CheckpointException) -> LineageError:
+    reason = "; ".join(str(cause).splitlines()[0] for cause, _ in error.failures.values())
+    free_bytes = shutil.disk_usage(folder.parent).free
+    return LineageError(
+        f"{folder}: can't be saved ({reason}; {free_bytes / 1e9:.1f} GB are free on its disk)",
+        "the disk, a quota or the file size limit (ulimit -f) refused it; the checkpoints before it are whole",
+        "make room, then the same command goes on from the last checkpoint",
+    )
 
 
 def load(folder: Path, manifest: Manifest, model: nn.Module, optimizer: torch.optim.Optimizer | None) -> None:
