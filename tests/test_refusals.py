@@ -41,7 +41,6 @@ CASES = [
     ("holdout: {tokens: 2k}", "holdout: {tokens: 500}", "500"),
     ("base: {corpus: d0", "base: {corpus: d9", "d9"),
     ("tokens: 10_240", "tokens: 10_240.5", "10240.5"),
-    ("control: none", "control: d0-only", "d0-only"),
     ("run: {folder: run,", "run: {backend: megatron, folder: run,", "megatron"),
     ("seed: 1", "seed: 1\nseed: 2", "seed"),
     ("lr_max: 3e-3", "lr_max: -3e-3", "lr_max"),

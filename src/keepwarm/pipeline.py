@@ -6,155 +6,103 @@ kill, a full disk or Ctrl-C, and a finished run is read, not repeated.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
 
 from keepwarm import files
+from keepwarm.attempt.candidates import resolve
+from keepwarm.attempt.line import Line
 from keepwarm.attempt.model import Attempt
-from keepwarm.attempt.progress import EXHAUSTED, end_of
-from keepwarm.attempt.records import Record, read_metrics, read_verdict, write_attempt, write_verdict
-from keepwarm.attempt.resolve import (
-    Feed,
-    Line,
-    base_attempt,
-    cooldown_attempt,
-    feed_of,
-    open_stream,
-    stage_attempt,
-)  # fmt: skip
-from keepwarm.blend.buffer import BufferVersion, fill, load_buffer
-from keepwarm.blend.ledger import ledger
-from keepwarm.corpora.prepare import Prepared, prepare
+from keepwarm.attempt.progress import EXHAUSTED
+from keepwarm.attempt.records import Record, read_verdict, write_verdict
+from keepwarm.attempt.resolve import Request, base_attempt
+from keepwarm.corpora.prepare import prepare
 from keepwarm.errors import GuardError, KeepwarmError, LineageError, WorkFailed
-from keepwarm.evaluate.references import header
+from keepwarm.evaluate.references import CooldownDrop, cooldown_drop
 from keepwarm.lineage.graph import all_manifests
 from keepwarm.lineage.manifest import Manifest
 from keepwarm.plan.cookbook import ladder_for
-from keepwarm.plan.load import plan_document, plan_yaml
+from keepwarm.plan.load import plan_document
 from keepwarm.plan.model import Plan, StageSpec
 from keepwarm.plan.rungs import Candidate, candidates
-from keepwarm.strategy.ladder import Tried, skip_reason
-from keepwarm.strategy.shift import Shift, grade
-from keepwarm.strategy.verdict import judge
+from keepwarm.strategy.ladder import Tried, best_replay, skip_reason
+from keepwarm.work import (
+    Approve,
+    Listener,
+    Run,
+    converged,
+    end_manifest,
+    fill_buffer,
+    freeze,
+    given_base,
+    judged,
+    measured_shift,
+    resolved,
+    start_of,
+    train,
+)
 
 NO_REPLAY = "no-replay"
 
 
-class Listener(Protocol):
-    """Who is told what happens. Implemented by report.terminal; a test passes a list."""
-
-    def say(self, text: str) -> None:
-        """One line for people."""
-
-    def begin(self, attempt: Attempt) -> None:
-        """An attempt is about to be trained (or goes on)."""
-
-    def record(self, record: Record) -> None:
-        """A record was written to the attempt's metrics."""
-
-    def judged(self, attempt: Attempt | None, folder: Path, verdict: Record) -> None:
-        """A candidate came to an outcome, now or earlier."""
+class Waiting(Exception):
+    """`--approve`: a person's word is needed on (stage, label, outcome) before the run goes on."""
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
-    """What every step of the story needs."""
+def run(plan: Plan, listener: Listener, *, until: str | None = None, approve: Approve = "never") -> None:
+    """Bring `plan` to its end (or to the end of stage `until`).
 
-    plan: Plan
-    plan_sha256: str
-    folder: Path
-    prepared: Prepared
-    listener: Listener
-
-    def feed(self) -> Feed:
-        """Every source there is: the corpora's, and those of each version of B that is on disk."""
-        found = (path for path in (self.folder / "buffer").glob("v*") if path.name[1:].isdigit())
-        return feed_of(self.prepared, [load_buffer(path) for path in sorted(found)])
-
-
-def run(plan: Plan, listener: Listener, *, until: str | None = None) -> None:
-    """Bring `plan` to its end (or to the end of stage `until`). WorkFailed when a ladder is exhausted."""
+    Raises WorkFailed when a ladder is exhausted, Waiting when `approve` asks for a person's word.
+    """
     folder = Path(plan.run.folder)
     with files.run_lock(folder):
-        _freeze(plan, folder)
-        context = Run(plan, files.sha256_json(plan_document(plan)), folder, prepare(plan, listener.say), listener)
-        files.write_json(folder / "resolved.json", _resolved(context), replace=True)
-        base = _base(context)
-        line, last = base, None
+        freeze(plan, folder)
+        context = Run(
+            plan, files.sha256_json(plan_document(plan)), folder, prepare(plan, listener.say), listener, approve
+        )
+        files.write_json(folder / "resolved.json", resolved(context), replace=True)
+        base = line = _base(context)
         for index, stage in enumerate(plan.stages):
-            line, last = _climb(context, index, stage, line)
+            line, _ = _climb(context, index, stage, line)
             if stage.name == until:
                 return
-        if last is not None:
-            _cool(context, plan.stages[-1], last, line)
+        _cool(context, line)
         for arm in plan.control:
-            assert arm == NO_REPLAY, arm  # the plan refuses others by name
-            _control(context, base)
-
-
-def _freeze(plan: Plan, folder: Path) -> None:
-    """Keep the plan in its run folder; an edited plan replaces it, the one before is kept beside it by its hash."""
-    path, text = folder / "plan.yaml", plan_yaml(plan)
-    if path.exists() and path.read_text(encoding="utf-8") != text:
-        before = path.read_bytes()
-        files.write_bytes(folder / f"plan-{files.sha256_file(path)[:12]}.yaml", before)
-    files.write_text(path, text, replace=True)
-
-
-def _resolved(context: Run) -> dict[str, Any]:
-    plan = context.plan
-    return {
-        "plan": context.plan_sha256,
-        "step_tokens": plan.step_tokens,
-        "tokenizer_sha256": context.prepared.tokenizer.sha256,
-        "vocab_size": context.prepared.tokenizer.vocab_size,
-        "corpora": {
-            name: {
-                "tokens": corpus.tokens,
-                "sources": [{"id": s.id, "name": s.name, "tokens": s.tokens} for s in corpus.sources],
-                "holdout_tokens": corpus.holdout_tokens,
-                "holdout_text_bytes": corpus.holdout_text_bytes,
-            }
-            for name, corpus in context.prepared.corpora.items()
-        },
-    }
+            _control(context, base, arm)
 
 
 def _base(context: Run) -> Line:
     """Stage 1, trained here, or the checkpoint the plan gives."""
     plan = context.plan
     if plan.base.checkpoint is not None:
-        end = _given(context)
+        end = given_base(context)
     else:
         feed = context.feed()
         attempt = base_attempt(plan, feed)
-        trained = _train(context, attempt, feed, None, ())
+        trained = train(context, attempt, feed, None, None)
         if trained is None:
             raise WorkFailed("the base diverged: its loss is not a finite number; lower optimizer.lr_max")
         end = trained
-    return Line("cookbook", end, None, ((plan.base.corpus, end),))
-
-
-def _given(context: Run) -> Manifest:
-    """The manifest of a base that was trained elsewhere, measured once and kept in the run folder."""
-    from keepwarm.backends.native import adopt_base
-
-    return adopt_base(context.plan, context.feed(), context.listener.say)
+    return Line("cookbook", end, None, ((plan.base.corpus, end),), None, frozenset({end.attempt}))
 
 
 def _climb(context: Run, index: int, stage: StageSpec, line: Line) -> tuple[Line, Attempt]:
     """Try a stage's candidates in order until one is accepted."""
-    shift = _shift(context, stage, line.taught[0][1])
+    shift = measured_shift(context, stage, line.taught[0][1])
     which, rungs = ladder_for(context.plan, index, shift.grade)
     context.listener.say(f"{stage.name}: shift {shift.words()} -> ladder {which}")
     (context.folder / "arms" / line.arm / stage.name / EXHAUSTED).unlink(missing_ok=True)
     tried: list[Tried] = []
+    chosen: Record = {}  # a person's `next RUNG`, until that rung is reached
     for number, candidate in enumerate(each for rung in rungs for each in candidates(rung)):
-        verdict, attempt = _try(context, stage, line, number, candidate, tried)
-        tried.append(Tried(candidate, verdict["outcome"]))
+        chosen = {} if chosen.get("rung") == candidate.rung else chosen
+        passed = f"a person chose {chosen['rung']}: {chosen['because']}" if chosen.get("rung") else None
+        verdict, attempt = _try(context, stage, line, number, candidate, tried, passed)
+        _wait_for_approval(context, stage, verdict)
+        decision = verdict.get("decision", {})
+        chosen = decision if decision.get("decision") == "next" else chosen
+        excesses = [corpus["forgetting"] - corpus["tolerance"] for corpus in verdict.get("old", {}).values()]
+        tried.append(Tried(candidate, verdict["outcome"], max(excesses, default=None)))
         if verdict["accepted"]:
             assert attempt is not None
             return _accept(context, stage, line, attempt), attempt
@@ -162,8 +110,9 @@ def _climb(context: Run, index: int, stage: StageSpec, line: Line) -> tuple[Line
 
 
 def _try(
-    context: Run, stage: StageSpec, line: Line, number: int, candidate: Candidate, tried: list[Tried]
-) -> tuple[Record, Attempt | None]:
+    context: Run, stage: StageSpec, line: Line, number: int, candidate: Candidate, tried: list[Tried],
+    passed: str | None,
+) -> tuple[Record, Attempt | None]:  # fmt: skip
     """One candidate: passed over, refused by a guard, or trained and judged. What is on record already stands."""
     folder = context.folder / "arms" / line.arm / stage.name / f"{number:02d}-{candidate.rung}"
     recorded = read_verdict(folder)
@@ -176,20 +125,41 @@ def _try(
     if recorded is not None and recorded["outcome"] in ("skipped", "refused") and _passed(folder):
         context.listener.judged(None, folder, recorded)
         return recorded, None
-    reason = skip_reason(candidate, tried)
+    reason = passed or skip_reason(candidate, tried)
     if reason is not None:
         return _pass_over(context, folder, candidate, "skipped", reason), None
-    feed = context.feed()
     try:
-        others = all_manifests(context.folder)
-        attempt = stage_attempt(context.plan, stage, feed, line, number, candidate, others)
+        attempt, start, drop = _resolve(context, stage, line, number, candidate, tried)
     except GuardError as error:
         return _pass_over(context, folder, candidate, "refused", f"{error.what}: {error.why}"), None
     if recorded is not None and recorded["outcome"] in ("skipped", "refused"):
         (folder / "verdict.json").unlink()  # it may start now: the plan was mended
-    _train(context, attempt, feed, line.end, line.taught)
-    verdict = _judged(context, attempt, feed, accept_any=False)
-    return verdict, attempt
+    feed = context.feed()
+    train(context, attempt, feed, start, line, drop, early=True)
+    return judged(context, attempt, feed, accept_any=False), attempt
+
+
+def _wait_for_approval(context: Run, stage: StageSpec, verdict: Record) -> None:
+    """With `--approve`, a verdict that no person has seen stops the run: nobody lets a tool decide a stage alone."""
+    if "decision" in verdict or verdict["outcome"] in ("skipped", "refused"):
+        return
+    if context.approve == "each-rung" or (context.approve == "each-stage" and verdict["accepted"]):
+        raise Waiting(stage.name, verdict["label"], verdict["outcome"])
+
+
+def _resolve(
+    context: Run, stage: StageSpec, line: Line, number: int, candidate: Candidate, tried: list[Tried]
+) -> tuple[Attempt, Manifest, CooldownDrop | None]:
+    """The attempt, its start, and what a cooldown of the line's end buys where the attempt will end cooled."""
+    trunk = [manifest for manifest in all_manifests(context.folder) if manifest.attempt in line.attempts]
+    cooled = converged(context, line) if candidate.rung == "rewarm-converged" else None
+    request = Request(
+        context.plan, stage, context.feed(), line, number, candidate, trunk, cooled, best_replay(tried)
+    )  # fmt: skip
+    attempt, start = resolve(request)
+    if attempt.schedule.phase(attempt.tokens) != "cooled" or line.end.phase == "cooled":
+        return attempt, start, None
+    return attempt, start, cooldown_drop(line.end, cooled or converged(context, line))
 
 
 def _passed(folder: Path) -> bool:
@@ -204,122 +174,38 @@ def _pass_over(context: Run, folder: Path, candidate: Candidate, outcome: str, r
     return verdict
 
 
-def _train(
-    context: Run, attempt: Attempt, feed: Feed, start: Manifest | None, taught: tuple[tuple[str, Manifest], ...]
-) -> Manifest | None:
-    """Train an attempt to its end unless that is on disk; its last manifest, or None if it diverged."""
-    folder = context.folder / attempt.folder
-    write_attempt(context.folder, attempt)
-    if read_verdict(folder) is None and end_of(folder) is None:
-        from keepwarm.backends.native import train
-
-        context.listener.begin(attempt)
-        per_byte = {
-            name: c.holdout_tokens / c.holdout_text_bytes if c.holdout_text_bytes else None
-            for name, c in feed.corpora.items()
-        }
-        seen = [name for name in context.plan.holdout.files if context.plan.base.checkpoint is not None]
-        threads = context.plan.run.threads or os.cpu_count() or 1
-        first = header(attempt, taught, per_byte, threads, seen)
-        train(context.plan, context.plan_sha256, attempt, first, feed, start, context.listener.record)
-    return end_of(folder)
-
-
-def _judged(context: Run, attempt: Attempt, feed: Feed, *, accept_any: bool) -> Record:
-    """The verdict on a trained attempt, with its ledger; written once, then read."""
-    folder = context.folder / attempt.folder
-    verdict = read_verdict(folder)
-    if verdict is None:
-        found = judge(read_metrics(folder / "metrics.jsonl"))
-        accepted = found.outcome == "recovered" or (accept_any and found.outcome != "diverged")
-        verdict = {"label": attempt.label, "accepted": accepted, "attempt": attempt.sha256, **found.as_dict()}
-        verdict |= {"fed": _fed(attempt, feed), "warnings": list(attempt.warnings)}
-        verdict |= {"control": True} if accept_any else {}
-        write_verdict(folder, verdict)
-    context.listener.judged(attempt, folder, verdict)
-    return verdict
-
-
-def _fed(attempt: Attempt, feed: Feed) -> list[Mapping[str, Any]]:
-    """Asked against fed, by source."""
-    roles = {source.id: source for source in attempt.sources}
-    rows = ledger(open_stream(attempt, feed), attempt.steps * attempt.global_batch_size)
-    return [
-        {
-            "source": row.name, "corpus": roles[row.source_id].corpus, "role": roles[row.source_id].role,
-            "asked_tokens": float(row.asked_tokens), "fed_tokens": row.fed_tokens,
-            "epochs_before": float(row.epochs_before), "epochs_after": float(row.epochs_after),
-        }
-        for row in rows if row.source_id in roles
-    ]  # fmt: skip
-
-
 def _accept(context: Run, stage: StageSpec, line: Line, attempt: Attempt) -> Line:
     """The stage moves the line: its end becomes the next start, and B is filled from what was fed of D_i."""
-    end = end_of(context.folder / attempt.folder)
-    assert end is not None
-    buffer = _fill_buffer(context, stage, line, end) if context.plan.buffer.tokens else None
-    return Line(line.arm, end, line.end, (*line.taught, (stage.new, end)), buffer)
+    end, begin = end_manifest(context, attempt), start_of(context, attempt, line)
+    buffer = fill_buffer(context, stage, line, begin, end) if context.plan.buffer.tokens else None
+    taught = (*line.taught, (stage.new, end))
+    moved = Line(line.arm, end, begin, taught, buffer, line.attempts | {attempt.sha256})
+    if attempt.rung != "balance":
+        return moved
+    cooled = converged(context, moved)  # the final cooldown belongs to this rung: the line goes on from there
+    return replace(moved, end=cooled, taught=(*line.taught, (stage.new, cooled)))
 
 
-def _fill_buffer(context: Run, stage: StageSpec, line: Line, end: Manifest) -> BufferVersion:
-    folder, plan = context.folder / "buffer", context.plan
-    version = folder / f"v{line.buffer.version + 1 if line.buffer else 1}"
-    if version.exists():
-        return load_buffer(version)
-    corpus = context.prepared.corpora[stage.new]
-    fed = [(s, line.end.cursors.get(s.id, 0), end.cursors.get(s.id, 0)) for s in corpus.sources]
-    return fill(
-        line.buffer, stage=stage.name, corpus=stage.new, fed=fed, budget_tokens=plan.buffer.tokens, seed=plan.seed,
-        sequence_length=plan.sequence_length, folder=folder, eod=context.prepared.tokenizer.eod_id,
-        stage_tokens=sum(stop - start for _, start, stop in fed) * plan.sequence_length,
-    )  # fmt: skip
-
-
-def _cool(context: Run, stage: StageSpec, trunk: Attempt, line: Line) -> None:
-    """The cooldown branch at the end of a line: extra tokens, booked apart, giving a converged model."""
-    tokens = context.plan.schedule.cooldown.tokens_of(stage.tokens)
-    if not tokens or line.end.phase != "peak":
-        return
-    feed = context.feed()
-    attempt = cooldown_attempt(context.plan, trunk, line, tokens, feed, trunk.number + 1)
-    if _train(context, attempt, feed, line.end, ()) is None:
-        raise WorkFailed(f"{attempt.folder}: the cooldown diverged")
-
-
-def _control(context: Run, base: Line) -> None:
-    """The no-replay arm: from the same base, each stage continues its own previous one on the new data alone."""
-    line, attempt = replace(base, arm=NO_REPLAY), None
-    naive = Candidate("naive", "naive", {})
+def _control(context: Run, base: Line, arm: str) -> None:
+    """A control arm: from the same base, each stage continues its own previous one, without ladder and without B."""
+    line = replace(base, arm=arm)
+    candidate = Candidate("naive", "naive", {}) if arm == NO_REPLAY else Candidate("d0-only", "d0-only", {})
     for stage in context.plan.stages:
         feed = context.feed()
-        attempt = stage_attempt(context.plan, stage, feed, line, 0, naive, [])
-        if _train(context, attempt, feed, line.end, line.taught) is None:
+        attempt, start = resolve(Request(context.plan, stage, feed, line, 0, candidate))
+        if train(context, attempt, feed, start, line) is None:
             raise WorkFailed(f"{attempt.folder}: the control arm diverged")
-        _judged(context, attempt, feed, accept_any=True)
-        end = end_of(context.folder / attempt.folder)
-        assert end is not None
-        line = Line(line.arm, end, line.end, (*line.taught, (stage.new, end)))
-    assert attempt is not None
-    _cool(context, context.plan.stages[-1], attempt, line)
+        judged(context, attempt, feed, accept_any=True)
+        end = end_manifest(context, attempt)
+        taught = (*line.taught, (stage.new, end)) if attempt.new else line.taught
+        line = Line(arm, end, line.end, taught, None, line.attempts | {attempt.sha256})
+    _cool(context, line)
 
 
-def _shift(context: Run, stage: StageSpec, base: Manifest) -> Shift:
-    """The plan's grade, or the measured one: the base's bits per byte on the new corpus over those on D_0."""
-    if stage.shift != "auto":
-        return Shift(stage.shift, False)
-    per_byte = []
-    for name in (stage.new, context.plan.base.corpus):
-        corpus = context.prepared.corpora[name]
-        if not corpus.holdout_text_bytes:
-            raise KeepwarmError(
-                f"stages.{stage.name}.shift: auto needs the bytes of text in {name}'s holdout, which are not known",
-                "bits per byte is what the shift is graded by",
-                f"say it yourself: {{name: {stage.name}, shift: strong}} (or weak)",
-            )
-        per_byte.append(base.evaluation[name]["loss"] * corpus.holdout_tokens / corpus.holdout_text_bytes)
-    nats_per_bit = 0.6931471805599453
-    return grade(per_byte[0] / nats_per_bit, per_byte[1] / nats_per_bit)
+def _cool(context: Run, line: Line) -> None:
+    """The cooldown branch at the end of a line: extra tokens, booked apart, giving a converged model."""
+    if line.end.phase == "peak" and context.plan.schedule.cooldown.tokens_of(context.plan.stages[-1].tokens):
+        converged(context, line)
 
 
 def _exhausted(context: Run, index: int, stage: StageSpec, tried: list[Tried]) -> Exception:

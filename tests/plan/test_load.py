@@ -122,7 +122,6 @@ def test_all_errors_are_told_at_once(load):
         ("name: stage2", "name: a/b", "is not a name"),
         ("allow: []", "allow: [append-only]", "append-only can't be overridden"),
         ("allow: []", "allow: [peak]", "'peak' is not a guard"),
-        ("control: no-replay", "control: d0-only", "the d0-only arm is not there yet"),
         ("control: no-replay", "control: nothing", "is not a control arm"),
         ("backend: native", "backend: megatron", "the megatron backend is not there yet"),
         ("policy: proportional", "policy: newest-heavy", "newest-heavy is not there yet"),

@@ -21,6 +21,7 @@ def metrics(*, old_end=2.2, new_end=2.0, reference=2.0, tolerance=0.3, spread=0.
     header = {
         "kind": "header", "old": ["d0"], "new": "d1", "steps": 100,
         "references": {"d0": {"loss": reference, "windows": reference_windows}},
+        "before": {"d0": {"loss": 2.1, "windows": reference_windows}, "d1": {"loss": 4.0, "windows": [4.0] * WINDOWS}},
         "tolerance": {"d0": {"nats": tolerance}}, "adaptation": {"share": 0.7, "control_gain": control_gain},
     }  # fmt: skip
     before = {

@@ -85,13 +85,13 @@ class MetricsWriter:
         """Open `path` for appending."""
         with files.explained(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._path = path
+            self.path = path
             self._file = open(path, "ab", buffering=0)
 
     def write(self, record: Mapping[str, Any]) -> None:
         """Append one record; a full disk is a three-line error and leaves no half line behind."""
         size = self._file.seek(0, 2)
-        with files.explained(self._path):
+        with files.explained(self.path):
             try:
                 data = _line(record).encode()
                 if self._file.write(data) != len(data):
@@ -115,14 +115,23 @@ def write_verdict(folder: Path, verdict: Mapping[str, Any], *, replace: bool = F
     files.write_json(Path(folder) / "verdict.json", verdict, replace=replace)
 
 
+def write_decision(folder: Path, decision: Mapping[str, Any]) -> None:
+    """Write `folder/decision.json`: a person's word on an attempt, given once."""
+    files.write_json(Path(folder) / "decision.json", decision)
+
+
 def read_verdict(folder: Path) -> Record | None:
-    """The recorded verdict of an attempt, or None while it has none."""
+    """The recorded verdict of an attempt, with a person's decision where there is one; None while it has none."""
     path = Path(folder) / "verdict.json"
     if not path.exists():
         return None
     try:
         content: Record = json.loads(path.read_text(encoding="utf-8"))
         content["outcome"]
+        decided = path.with_name("decision.json")
+        if decided.exists():
+            content["decision"] = json.loads(decided.read_text(encoding="utf-8"))
+            content["accepted"] = content["decision"]["decision"] == "accept"
     except (ValueError, KeyError, TypeError) as error:
         raise LineageError(
             f"{path}: damaged ({error})", "the ladder goes by recorded verdicts", f"remove it to judge again: rm {path}"

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from keepwarm.attempt.line import Feed, open_stream
 from keepwarm.attempt.model import Attempt
 from keepwarm.attempt.records import Record
-from keepwarm.attempt.resolve import Feed, open_stream
 from keepwarm.engine.build import make_model, measure_given
 from keepwarm.engine.loop import Job, Stopped, Training
 from keepwarm.engine.model import is_hugging_face
@@ -26,7 +26,7 @@ SAVES_AN_ATTEMPT = 4
 
 def train(
     plan: Plan, plan_sha256: str, attempt: Attempt, header: Record, feed: Feed, start: Manifest | None,
-    tell: Callable[[Record], None],
+    tell: Callable[[Record], None], hopeless: Callable[[list[Record]], str | None] | None = None,
 ) -> None:  # fmt: skip
     """Bring the attempt to its end, from wherever it stands on disk. Ctrl-C or SIGTERM saves at the next step's border
     and raises KeyboardInterrupt; a second one does not wait."""
@@ -38,7 +38,7 @@ def train(
         make_model=lambda: make_model(attempt, run_folder, start),
         identity={"tokenizer_sha256": attempt.tokenizer_sha256, "vocab_size": attempt.vocab_size,
                   "sequence_length": attempt.sequence_length},
-        save_steps=save_steps(plan, attempt), threads=plan.run.threads or os.cpu_count() or 1, tell=tell,
+        save_steps=save_steps(plan, attempt), threads=plan.run.threads or os.cpu_count() or 1, tell=tell, hopeless=hopeless,
         stop=lambda: bool(asked),
     )  # fmt: skip
     training = Training(job)

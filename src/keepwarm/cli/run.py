@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 
-def run(plan: Path, /, *, stage: str | None = None, set: list[str] | None = None) -> int:
+def run(
+    plan: Path,
+    /,
+    *,
+    stage: str | None = None,
+    approve: Literal["never", "each-stage", "each-rung"] = "never",
+    set: list[str] | None = None,
+) -> int:
     """Train a plan's stages, one rung after another, and go on from what is on disk.
 
     Parameters
@@ -14,10 +22,13 @@ def run(plan: Path, /, *, stage: str | None = None, set: list[str] | None = None
         The plan file.
     stage
         Stop after this stage.
+    approve
+        Stop for a person's word (keepwarm decide) before a stage is accepted, or after every rung.
     set
         Change a key of the plan: --set stages.stage2.tokens=1M (may be given several times).
     """
     from keepwarm.errors import KeepwarmError
+    from keepwarm.pipeline import Waiting
     from keepwarm.pipeline import run as run_plan
     from keepwarm.plan.load import load_plan
     from keepwarm.report.terminal import Terminal, print_status
@@ -28,6 +39,12 @@ def run(plan: Path, /, *, stage: str | None = None, set: list[str] | None = None
         raise KeepwarmError(
             f"--stage {stage}: the plan has no such stage", "nothing was trained", f"one of: {', '.join(names)}"
         )
-    run_plan(asked, Terminal(), until=stage)
+    try:
+        run_plan(asked, Terminal(), until=stage, approve=approve)
+    except Waiting as waiting:
+        name, label, outcome = waiting.args
+        print(f"\n{name} {label}: {outcome}. Your word, then run again:")
+        print(f'  keepwarm decide {plan} accept --stage {name} --because "..."   (or: reject, next RUNG)')
+        return 0
     print_status(asked)
     return 0

@@ -19,7 +19,7 @@ from torch import nn
 
 from keepwarm import __version__
 from keepwarm.attempt.model import Attempt
-from keepwarm.attempt.records import MetricsWriter, Record, finite, keep_until
+from keepwarm.attempt.records import MetricsWriter, Record, finite, keep_until, read_metrics
 from keepwarm.blend.stream import Stream
 from keepwarm.engine import checkpoint as checkpoints
 from keepwarm.engine import model as models
@@ -44,6 +44,7 @@ class Job:
     save_steps: int
     threads: int
     tell: Callable[[Record], None]
+    hopeless: Callable[[list[Record]], str | None] | None  # asked after evaluations; None = train to the end
     stop: Callable[[], bool]  # asked at step borders: True = save and leave
 
 
@@ -110,6 +111,8 @@ class Training:
             self._write(self.job.header)
             self._before()
         else:
+            if any(record.get("event") == "stopped-early" for record in read_metrics(self.metrics.path)):
+                return
             self._event("resumed", f"from step {self.step}")
         while self.step < attempt.steps:
             if self.job.stop():
@@ -121,6 +124,8 @@ class Training:
                 self._evaluate(full=True)
             elif self.step in attempt.evaluation.steps:
                 self._evaluate(full=False)
+                if self._stopped_early():
+                    return
             if self.step == attempt.steps or self.step % self.job.save_steps == 0:
                 self._save()
 
@@ -172,6 +177,16 @@ class Training:
         )  # fmt: skip
         return True
 
+    def _stopped_early(self) -> bool:
+        """Ask whether the attempt can still come back; if not, measure it in full where it stands and save."""
+        reason = self.job.hopeless(read_metrics(self.metrics.path)) if self.job.hopeless else None
+        if reason is None:
+            return False
+        self._event("stopped-early", reason)
+        self._evaluate(full=True)
+        self._save()
+        return True
+
     def _evaluate(self, *, full: bool) -> None:
         found = {
             name: measure(heldout, models.losses_of(self.model), None if full else self.attempt.evaluation.subset[name])
@@ -221,8 +236,8 @@ class Training:
         before = self.job.stream.cursors(0)
         fed = dict(start.source_tokens) if start else {}
         for source, position in cursors.items():
-            if position > before[source]:
-                fed[source] = fed.get(source, 0) + (position - before[source]) * attempt.sequence_length
+            if position > before.get(source, 0):
+                fed[source] = fed.get(source, 0) + (position - before.get(source, 0)) * attempt.sequence_length
         at_end = self.step == attempt.steps and self.last_full is not None
         return Manifest(
             id=name, parent=attempt.start, arm=attempt.arm, stage=attempt.stage, rung=attempt.rung,

@@ -7,6 +7,7 @@ An attempt that ends at peak is compared with references at peak: a cooled model
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from keepwarm import __version__
@@ -14,15 +15,40 @@ from keepwarm.attempt.model import Attempt
 from keepwarm.lineage.manifest import Manifest
 
 
+@dataclass(frozen=True, slots=True)
+class CooldownDrop:
+    """What a cooldown of the line's end bought on each corpus, window by window: peak minus cooled, nats per token."""
+
+    checkpoint: str
+    windows: Mapping[str, tuple[float, ...]]
+
+
+def cooldown_drop(end: Manifest, cooled: Manifest) -> CooldownDrop:
+    """The drop between a checkpoint at peak and its cooled branch, over all held-out windows."""
+    windows = {
+        name: tuple(a - b for a, b in zip(found["windows"], cooled.evaluation[name]["windows"], strict=True))
+        for name, found in end.evaluation.items()
+    }
+    return CooldownDrop(cooled.id, windows)
+
+
 def header(
     attempt: Attempt,
     taught: Sequence[tuple[str, Manifest]],
+    end: Manifest | None,
+    drop: CooldownDrop | None,
     tokens_per_byte: Mapping[str, float | None],
     threads: int,
     possibly_seen: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """The first record of `metrics.jsonl`."""
-    references = {name: _reference(name, manifest) for name, manifest in taught if name in attempt.old}
+    """The first record of `metrics.jsonl`. `end` is where the line stood before the stage; `drop` that end's cooldown.
+
+    An attempt that ends cooled is compared with references less the measured drop, where they were taken at peak.
+    """
+    phase = attempt.schedule.phase(attempt.tokens)
+    drop = drop if phase == "cooled" else None
+    references = {name: _reference(name, manifest, drop) for name, manifest in taught if name in attempt.old}
+    before = {name: _reference(name, end, drop) for name in (*attempt.old, attempt.new) if end is not None and name}
     tolerance = {}
     for name, (value, unit) in attempt.judgement.tolerance.items():
         nats = value if unit == "nats" else value * references[name]["loss"]
@@ -30,10 +56,11 @@ def header(
     return {
         "kind": "header", "format": 1, "attempt": attempt.sha256, "arm": attempt.arm, "stage": attempt.stage,
         "rung": attempt.rung, "label": attempt.label, "new": attempt.new, "old": list(attempt.old),
-        "steps": attempt.steps, "step_tokens": attempt.step_tokens, "seed": attempt.seed,
+        "steps": attempt.steps, "step_tokens": attempt.step_tokens, "seed": attempt.seed, "ends": phase,
+        "switch_step": attempt.segments[-1].first_sample // attempt.global_batch_size,
         "roles": {source.id: source.role for source in attempt.sources},
         "sources": {source.id: source.name for source in attempt.sources},
-        "references": references, "tolerance": tolerance,
+        "references": references, "before": before, "tolerance": tolerance,
         "adaptation": {"share": attempt.judgement.adaptation, "control_gain": None},
         "evaluation": {"steps": list(attempt.evaluation.steps), "subset": dict(attempt.evaluation.subset)},
         "tokens_per_byte": dict(tokens_per_byte), "possibly_seen": list(possibly_seen), "threads": threads,
@@ -41,12 +68,10 @@ def header(
     }  # fmt: skip
 
 
-def _reference(name: str, manifest: Manifest) -> dict[str, Any]:
-    found = manifest.evaluation[name]
-    return {
-        "loss": found["loss"],
-        "windows": list(found["windows"]),
-        "checkpoint": manifest.id,
-        "phase": manifest.phase,
-        "phase_is": manifest.phase_is,
-    }
+def _reference(name: str, manifest: Manifest, drop: CooldownDrop | None) -> dict[str, Any]:
+    windows, phase, phase_is = list(manifest.evaluation[name]["windows"]), str(manifest.phase), str(manifest.phase_is)
+    if drop is not None and manifest.phase != "cooled":
+        windows = [window - less for window, less in zip(windows, drop.windows[name], strict=True)]
+        phase, phase_is = "cooled", f"its loss at peak less the cooldown drop measured at {drop.checkpoint}"
+    loss = sum(windows) / len(windows)
+    return {"loss": loss, "windows": windows, "checkpoint": manifest.id, "phase": phase, "phase_is": phase_is}

@@ -6,6 +6,7 @@ overridden by name; `append-only` can't be. COOKBOOK, "Guards", gives their numb
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -38,6 +39,54 @@ def peak_start(start: Manifest, rung: str, others: Sequence[Manifest], allow: Co
         f"{rung} starts at peak, but {start.id} is {start.phase} at LR {start.lr:g} ({share})",
         "from a cooled or warming checkpoint the rate must be warmed again, which costs loss on the old data",
         f"{instead}; {_allow('peak-start')}",
+    )
+
+
+def not_converged(end: Manifest, rung: str, allow: Collection[str]) -> None:
+    """Guard 2a: decay-then-introduce decays from LR_max; a line whose end is converged has no LR left to decay."""
+    if end.phase != "cooled" or "phase-match" in allow:
+        return
+    raise GuardError(
+        "phase-match",
+        f"{rung} decays from LR_max, but the line's end {end.id} is converged (LR {end.lr:g})",
+        "an earlier trunk lacks the data of the stages after it, and a converged model has no rate to decay",
+        f"use rewarm-converged, special-continuation or incremental here; {_allow('phase-match')}",
+    )
+
+
+def converged_start(start: Manifest, rung: str, allow: Collection[str]) -> None:
+    """Guard 2b: rewarming a converged model from a checkpoint that is at peak."""
+    if start.phase == "cooled" or "phase-match" in allow:
+        return
+    raise GuardError(
+        "phase-match",
+        f"{rung} starts from a converged checkpoint, but {start.id} is {start.phase} at LR {start.lr:g}",
+        "a checkpoint at peak needs no warm-up: continuing it keeps its moments and forgets less",
+        f"use replay or replay-rewarm here; {_allow('phase-match')}",
+    )
+
+
+def decayed_end(start: Manifest, rung: str, allow: Collection[str]) -> None:
+    """The special continuation goes on decaying, so the stage before must have ended by a decay, above LR 0."""
+    if (start.rung in ("decay-then-introduce", "special-continuation") and start.lr > 0) or "phase-match" in allow:
+        return
+    raise GuardError(
+        "phase-match",
+        f"{rung} goes on from a stage that ended by decay-then-introduce, but {start.id} was made by {start.rung}",
+        "there is no decay to continue",
+        f"use another rung; {_allow('phase-match')}",
+    )
+
+
+def mixed_introduction(alpha_0: Fraction, rung: str, allow: Collection[str]) -> None:
+    """Guard 3: the new data is introduced as a mix, never alone."""
+    if alpha_0 > 0 or "mixed-introduction" in allow:
+        return
+    raise GuardError(
+        "mixed-introduction",
+        f"{rung} would introduce the new data alone (alpha_0 is 0)",
+        "at a low rate the old data is lost all the same, and nothing brings it back",
+        f"alpha_0: 0.6 (later practice: .6 to .8); {_allow('mixed-introduction')}",
     )
 
 
@@ -91,7 +140,7 @@ def within_epochs(rows: Sequence[LedgerRow], max_epochs: Fraction, allow: Collec
             "budget-and-identity",
             f"{row.name} would be repeated {float(row.epochs_after):.2f} times, max_epochs is {float(max_epochs):g}",
             "the share asked of it is more than the source holds; repeated text is memorised, not learned",
-            f"ask a smaller share or fewer tokens, add text to the corpus, or: max_epochs: {float(row.epochs_after):.0f}; "
+            f"ask a smaller share or fewer tokens, add text to the corpus, or: max_epochs: {math.ceil(row.epochs_after)}; "
             f"{_allow('budget-and-identity')}",
         )
     return [

@@ -19,6 +19,7 @@ from keepwarm.units import parse_count
 
 GUARDS = ("peak-start", "phase-match", "mixed-introduction", "buffer-clean", "budget-and-identity", "append-only",
           "optimizer-state")  # fmt: skip
+ARMS = ("no-replay", "d0-only")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -261,7 +262,7 @@ class Plan(Model):
     max_epochs: Ratio = Field(Fraction(4), gt=0, description="how often a source may be read in a line")
     verdict: VerdictSpec = Field(default_factory=VerdictSpec)
     control: Annotated[tuple[str, ...], BeforeValidator(_listed)] = Field(
-        (), description="arms without the cookbook, from the same base: none, no-replay"
+        (), description="arms without the cookbook, from the same base: none, no-replay, d0-only, or a list"
     )
     run: RunSpec
 
@@ -274,10 +275,8 @@ class Plan(Model):
     @classmethod
     def _known_arms(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for name in value:
-            if name == "d0-only":
-                raise ValueError("the d0-only arm is not there yet in this version; use no-replay")
-            if name != "no-replay":
-                raise ValueError(f"{name!r} is not a control arm; one of: none, no-replay")
+            if name not in ARMS:
+                raise ValueError(f"{name!r} is not a control arm; one of: none, {', '.join(ARMS)}")
         return tuple(dict.fromkeys(value))
 
 

@@ -66,39 +66,90 @@ Shares = Annotated[tuple[Share, ...], BeforeValidator(_replay)]
 Rates = Annotated[tuple[Rate, ...], BeforeValidator(_some)]
 
 
+Try = tuple[str, dict[str, Any]]  # what tells a candidate from the rung's others, and its parameters
+
+
 class _Rung(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
 
+    def settings(self, **chosen: Any) -> dict[str, Any]:
+        """The rung's settings, with one value of each list chosen."""
+        return {key: getattr(self, key) for key in type(self).model_fields if key != "rung"} | chosen
+
+    def tries(self) -> Iterator[Try]:
+        """The candidates the rung stands for, in the order they are tried; by default itself."""
+        yield "", self.settings()
+
+
+def _share_tries(shares: tuple[Fraction, ...]) -> Iterator[Try]:
+    for share in shares:
+        yield format_share(share), {"share": share}
+
+
+def _mix_tries(mixes: tuple[Mix, ...], search: int) -> Iterator[Try]:
+    for mix in mixes:
+        yield _words(mix), {"mix": mix}
+    for mix in searched(mixes[0], mixes[-1], search):
+        yield f"{_words(mix)} (search)", {"mix": mix}
+
 
 class Naive(_Rung):
-    """The new data alone, from the checkpoint at peak, at LR_max."""
+    """The new data alone, from the checkpoint at peak, at LR_max.
+
+    Source: later practice 1->2 and 2->3; the control of every other rung.
+    """
 
     rung: Literal["naive"]
 
 
 class Replay(_Rung):
-    """D_0 replayed with share alpha beside the new data, at LR_max."""
+    """D_0 replayed with share alpha beside the new data, at LR_max.
+
+    Source: the seed, 1->2 step 1; Ibrahim et al. 2403.08763 (5 % for a weak shift, 25 % for a strong one).
+    """
 
     rung: Literal["replay"]
     shares: Shares = Field((Fraction(5, 100),), description="replay shares alpha, tried in this order")
 
+    def tries(self) -> Iterator[Try]:
+        """One candidate a share."""
+        return _share_tries(self.shares)
+
 
 class ReplayRewarm(_Rung):
-    """The replay mix that did best, from a fresh optimizer, warmed up over 1 % of the tokens, then constant."""
+    """The replay mix that did best, from a fresh optimizer, warmed up over 1 % of the tokens, then constant.
+
+    Source: the seed, 1->2 step 2 (its launch command); Gupta et al. 2308.04014.
+    """
 
     rung: Literal["replay-rewarm"]
     lr: Rates = Field(("lr_max", "lr_max/2", "2 lr_max"), description="rates to warm up to")
 
+    def tries(self) -> Iterator[Try]:
+        """One candidate a rate."""
+        for lr in self.lr:
+            yield str(lr), {"lr": lr}
+
 
 class ReplayPreviousMix(_Rung):
-    """The mix the previous stage was really trained on, replayed with share alpha, at LR_max."""
+    """The mix the previous stage was really trained on, replayed with share alpha, at LR_max.
+
+    Source: the seed, 2->3 step 1.
+    """
 
     rung: Literal["replay-previous-mix"]
     shares: Shares = Field((Fraction(5, 100),), description="replay shares alpha, tried in this order")
 
+    def tries(self) -> Iterator[Try]:
+        """One candidate a share."""
+        return _share_tries(self.shares)
+
 
 class BufferMix(_Rung):
-    """D_0, the new data and the buffer B by (alpha_0, alpha_D, alpha_B), at LR_max."""
+    """D_0, the new data and the buffer B by (alpha_0, alpha_D, alpha_B), at LR_max.
+
+    Source: the seed, 2->3 step 2 (B .05/.48/.47, then C 0/.10/.90); A .33/.33/.34 is later practice.
+    """
 
     rung: Literal["buffer-mix"]
     mixes: Mixes = Field(
@@ -110,9 +161,16 @@ class BufferMix(_Rung):
     )
     search: int = Field(0, ge=0, le=7, description="how many mixes between the first and the last to try afterwards")
 
+    def tries(self) -> Iterator[Try]:
+        """One candidate a mix, then the searched ones."""
+        return _mix_tries(self.mixes, self.search)
+
 
 class Balance(_Rung):
-    """The three sources balanced, then the final cooldown."""
+    """The three sources balanced, then the final cooldown.
+
+    Source: the seed, 3->4; later practice.
+    """
 
     rung: Literal["balance"]
     mixes: Mixes = Field(
@@ -124,9 +182,16 @@ class Balance(_Rung):
         description="mixes [d0, new, buffer], tried in this order",
     )
 
+    def tries(self) -> Iterator[Try]:
+        """One candidate a mix."""
+        return _mix_tries(self.mixes, 0)
+
 
 class DecayThenIntroduce(_Rung):
-    """From an earlier checkpoint decay LR on the base data, and bring in the new mix at a fifth of LR_max."""
+    """From an earlier checkpoint decay LR on the base data, and bring in the new mix at a fifth of LR_max.
+
+    Source: the seed, steps a-c; Parmar et al. 2407.07263.
+    """
 
     rung: Literal["decay-then-introduce"]
     decay: Annotated[tuple[Literal["cosine", "linear", "1-sqrt"], ...], BeforeValidator(_some)] = Field(
@@ -139,27 +204,70 @@ class DecayThenIntroduce(_Rung):
     horizon: Literal["new-data", "stage"] = Field("new-data", description="what the stage's tokens measure")
     base_data: Literal["recorded", "d0"] = Field("recorded", description="what is fed before the new mix")
 
+    def tries(self) -> Iterator[Try]:
+        """One candidate a shape and end of the decay."""
+        for decay, to in product(self.decay, self.to):
+            yield f"{decay} to {to}", self.settings(decay=decay, to=to)
+
 
 class RewarmConverged(_Rung):
-    """From a converged checkpoint, warmed up again with more of D_0, then decayed."""
+    """From a converged checkpoint, warmed up again with more of D_0, then decayed.
+
+    Source: the seed, "converged checkpoint"; Ibrahim et al. 2403.08763.
+    """
 
     rung: Literal["rewarm-converged"]
     lr: Rates = Field(("lr_max/2", "lr_max", "2 lr_max"), description="rates to warm up to")
     shares: Shares = Field((Fraction(25, 100), Fraction(30, 100), Fraction(50, 100)), description="shares of D_0")
     optimizer: Literal["reset", "keep"] = Field("reset", description="what happens to AdamW's moments")
 
+    def tries(self) -> Iterator[Try]:
+        """One candidate a rate and share of D_0."""
+        for lr, share in product(self.lr, self.shares):
+            yield f"{lr} with {format_share(share)}", self.settings(lr=lr, share=share)
+
 
 class LegacyReplayRewarm(_Rung):
-    """From the end of a cosine decay to 0: warm up over 1 %, decay by cosine, with a little of D_0."""
+    """From the end of a cosine decay to 0: warm up over 1 %, decay by cosine, with a little of D_0.
+
+    Source: the seed, legacy agpt-7B; Ibrahim et al. 2403.08763.
+    """
 
     rung: Literal["legacy-replay-rewarm"]
     lr: Rates = Field(("lr_max", "lr_max/2", "2 lr_max"), description="rates to warm up to")
     shares: Shares = Field((Fraction(10, 100),), description="shares of D_0")
     to: Rate = Field(0.0, description="the rate the cosine ends at; lr_max/10 as in 2403.08763")
 
+    def tries(self) -> Iterator[Try]:
+        """One candidate a rate and share of D_0."""
+        for lr, share in product(self.lr, self.shares):
+            yield f"{lr} with {format_share(share)}", self.settings(lr=lr, share=share)
+
+
+class SpecialContinuation(_Rung):
+    """After a stage that ended by decay-then-introduce: its decay goes on to a hundredth, the new mix enters at a fifth.
+
+    Source: later practice 3->4.
+    """
+
+    rung: Literal["special-continuation"]
+    decay: Annotated[tuple[Literal["cosine", "linear", "1-sqrt"], ...], BeforeValidator(_some)] = Field(
+        ("cosine",), description="shapes of the decay"
+    )
+    alpha_0: Share = Field(Fraction(6, 10), description="share of D_0 in the new mix")
+    horizon: Literal["new-data", "stage"] = Field("new-data", description="what the stage's tokens measure")
+
+    def tries(self) -> Iterator[Try]:
+        """One candidate a shape of the decay."""
+        for decay in self.decay:
+            yield decay, self.settings(decay=decay)
+
 
 class Incremental(_Rung):
-    """The new data's share rises in equal steps of tokens to its target."""
+    """The new data's share rises in equal steps of tokens to its target.
+
+    Source: the seed, "Worth exploring"; Parmar et al. 2407.07263.
+    """
 
     rung: Literal["incremental"]
     rises: Annotated[tuple[Share, ...], BeforeValidator(_some)] = Field(
@@ -171,14 +279,21 @@ class Incremental(_Rung):
 
 
 class Merge(_Rung):
-    """Weights of two or more checkpoints of the line combined."""
+    """Weights of two or more checkpoints of the line combined.
+
+    Source: the seed, model merging.
+    """
 
     rung: Literal["merge"]
 
 
+ALL = (
+    Naive, Replay, ReplayRewarm, ReplayPreviousMix, BufferMix, Balance, DecayThenIntroduce, RewarmConverged,
+    LegacyReplayRewarm, SpecialContinuation, Incremental, Merge,
+)  # fmt: skip
 Rung = Annotated[
     Naive | Replay | ReplayRewarm | ReplayPreviousMix | BufferMix | Balance | DecayThenIntroduce | RewarmConverged
-    | LegacyReplayRewarm | Incremental | Merge,
+    | LegacyReplayRewarm | SpecialContinuation | Incremental | Merge,
     Discriminator("rung"),
 ]  # fmt: skip
 
@@ -204,35 +319,8 @@ class Candidate:
 
 def candidates(rung: Any) -> tuple[Candidate, ...]:
     """The candidates of a rung in the order they are tried."""
-    return tuple(_candidates(rung))
-
-
-def _candidates(rung: Any) -> Iterator[Candidate]:
-    name = rung.rung
-    if isinstance(rung, Replay | ReplayPreviousMix):
-        for share in rung.shares:
-            yield Candidate(name, f"{name} {format_share(share)}", {"share": share})
-    elif isinstance(rung, BufferMix | Balance):
-        for mix in rung.mixes:
-            yield Candidate(name, f"{name} {_words(mix)}", {"mix": mix})
-        for mix in searched(rung.mixes[0], rung.mixes[-1], getattr(rung, "search", 0)):
-            yield Candidate(name, f"{name} {_words(mix)} (search)", {"mix": mix})
-    elif isinstance(rung, DecayThenIntroduce):
-        for decay, to in product(rung.decay, rung.to):
-            yield Candidate(name, f"{name} {decay} to {to}", {**_settings(rung), "decay": decay, "to": to})
-    elif isinstance(rung, RewarmConverged | LegacyReplayRewarm):
-        for lr, share in product(rung.lr, rung.shares):
-            label = f"{name} {lr} with {format_share(share)}"
-            yield Candidate(name, label, {**_settings(rung), "lr": lr, "share": share})
-    elif isinstance(rung, ReplayRewarm):
-        for lr in rung.lr:
-            yield Candidate(name, f"{name} {lr}", {"lr": lr})
-    else:
-        yield Candidate(name, name, _settings(rung))
-
-
-def _settings(rung: _Rung) -> dict[str, Any]:
-    return {key: getattr(rung, key) for key in type(rung).model_fields if key != "rung"}
+    made = [(f"{rung.rung} {words}".strip(), parameters) for words, parameters in rung.tries()]
+    return tuple(Candidate(rung.rung, label, parameters) for label, parameters in made)
 
 
 def _words(mix: Mix) -> str:

@@ -9,24 +9,28 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from keepwarm.attempt.line import BASE, COOLDOWN
 from keepwarm.attempt.progress import EXHAUSTED, Progress, attempts_of, end_of
 from keepwarm.attempt.records import read_attempt, read_metrics
-from keepwarm.attempt.resolve import BASE, COOLDOWN
 from keepwarm.lineage.manifest import Manifest, read_manifest
 from keepwarm.plan.model import Plan, StageSpec
 
-COOKBOOK = "cookbook"
+COOKBOOK, D0_ONLY = "cookbook", "d0-only"
+EXHAUSTED_ADVICE = 'keepwarm decide PLAN accept --stage {stage} --because "..." takes its best attempt; or lengthen its ladder in the plan'
 
 
 def status(plan: Plan) -> dict[str, Any]:
     """Everything a script or a table wants to know of a run."""
     stages = [_stage(plan, COOKBOOK, stage) for stage in plan.stages]
+    arms = {arm: _arm(plan, arm) for arm in (COOKBOOK, *plan.control)}
+    _add_regret(plan, arms)
     return {
         "name": plan.name,
         "folder": plan.run.folder,
         "base": _base(plan),
         "stages": stages,
-        "arms": {arm: _arm(plan, arm) for arm in (COOKBOOK, *plan.control)},
+        "arms": arms,
+        "spent_tokens": sum(attempt.tokens for arm in arms for attempt in _everything(plan, arm)),
         "next": _next(plan, stages),
     }
 
@@ -60,6 +64,22 @@ def _base(plan: Plan) -> dict[str, Any]:
     }
 
 
+def _everything(plan: Plan, arm: str) -> list[Progress]:
+    """Every attempt of an arm, cooldown branches and what was rejected included."""
+    stages = [BASE, *(stage.name for stage in plan.stages)]
+    return [each for stage in stages for each in attempts_of(Path(plan.run.folder), arm, stage)]
+
+
+def _add_regret(plan: Plan, arms: dict[str, dict[str, Any]]) -> None:
+    """Regret = the loss on D_0 minus that of the arm that went on with D_0 alone, where it was run; at peak."""
+    control, name = arms.get(D0_ONLY, {}).get("loss", {}), plan.base.corpus
+    for facts in arms.values():
+        for phase in ("peak", "cooled"):
+            mine, theirs = facts["loss"].get(name, {}).get(phase), control.get(name, {}).get(phase)
+            if facts["regret"] is None and mine is not None and theirs is not None:
+                facts["regret"] = {name: mine - theirs}
+
+
 def _stage(plan: Plan, arm: str, stage: StageSpec) -> dict[str, Any]:
     found = [each for each in attempts_of(Path(plan.run.folder), arm, stage.name) if each.rung != COOLDOWN]
     state = "pending"
@@ -83,6 +103,7 @@ def _attempt(each: Progress) -> dict[str, Any]:
         "step": each.step,
         "steps": each.steps,
         "reasons": verdict.get("reasons", []),
+        "decision": verdict.get("decision"),
         "folder": str(each.folder),
     }
     if each.steps:
@@ -121,25 +142,37 @@ def _arm(plan: Plan, arm: str) -> dict[str, Any]:
     """Losses and forgetting at the end of an arm's line (as far as it has come)."""
     base = base_manifest(plan)
     taught: list[tuple[str, Manifest]] = [(plan.base.corpus, base)] if base else []
+    last = base
     cooled: Manifest | None = None
+    kept: Progress | None = None
     for stage in plan.stages:
         kept = accepted(plan, arm, stage.name)
         end = end_of(kept.folder) if kept else None
         if end is None:
             break
-        taught.append((stage.new, end))
+        last = end
+        if arm != D0_ONLY:
+            taught.append((stage.new, end))
         branch = [each for each in attempts_of(Path(plan.run.folder), arm, stage.name) if each.rung == COOLDOWN]
         cooled = end_of(branch[-1].folder) if branch else None
-    if not taught:
+    if last is None:
         return {"forgetting": {}, "regret": None, "loss": {}}
-    last = taught[-1][1]
+    forgetting = {n: last.evaluation[n]["loss"] - at.evaluation[n]["loss"] for n, at in taught if at is not last}
+    at_peak: Manifest | None = last
+    if last.phase == "cooled":  # cooled against cooled: the verdict's references, less the cooldown's drop
+        at_peak, cooled = None, last
+        if kept is not None and kept.verdict is not None:
+            forgetting = {name: found["forgetting"] for name, found in kept.verdict["old"].items()}
     return {
-        "forgetting": {n: last.evaluation[n]["loss"] - at.evaluation[n]["loss"] for n, at in taught if at is not last},
+        "forgetting": forgetting,
         "phase": last.phase,
         "regret": None,
         "loss": {
-            name: {"peak": found["loss"], "cooled": cooled.evaluation[name]["loss"] if cooled else None}
-            for name, found in last.evaluation.items()
+            name: {
+                "peak": at_peak.evaluation[name]["loss"] if at_peak else None,
+                "cooled": cooled.evaluation[name]["loss"] if cooled else None,
+            }
+            for name in last.evaluation
         },
         "after": {name: {corpus: found["loss"] for corpus, found in at.evaluation.items()} for name, at in taught},
         "checkpoint": (cooled or last).id,
@@ -149,7 +182,7 @@ def _arm(plan: Plan, arm: str) -> dict[str, Any]:
 def _next(plan: Plan, stages: list[dict[str, Any]]) -> dict[str, Any]:
     waiting = next((stage for stage in stages if stage["state"] != "accepted"), None)
     if waiting is not None and waiting["state"] == "exhausted":
-        return {"stage": waiting["name"], "do": "lengthen its ladder, or raise verdict.tolerance in a new run folder"}
+        return {"stage": waiting["name"], "do": EXHAUSTED_ADVICE.format(stage=waiting["name"])}
     if waiting is not None:
         return {"stage": waiting["name"], "do": "keepwarm run"}
     return {"stage": None, "do": "nothing: every stage is accepted"}

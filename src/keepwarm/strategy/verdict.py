@@ -17,6 +17,14 @@ from keepwarm.evaluate.forgetting import paired_noise
 
 Outcome = Literal["recovered", "recovering", "not-recovering", "under-adapting", "diverged", "undecided"]
 NOISE_WIDTHS = 2.0
+OUTCOMES: dict[Outcome, str] = {
+    "recovered": "Every old corpus is within its tolerance of its reference, and the new one was learned: accepted.",
+    "recovering": "Not yet within tolerance, and forecast to be at the end of the constant phase: train on.",
+    "not-recovering": "An old corpus is beyond its tolerance: forgetting. More replay, the buffer, or a lower rate next.",
+    "under-adapting": "The old corpora are within tolerance and the new one gained too little: less replay next.",
+    "diverged": "A loss that is not finite, or old and new data both got worse: the optimisation is broken.",
+    "undecided": "The attempt has not come to its end, or the evidence is too thin.",
+}
 
 Record = Mapping[str, Any]
 
@@ -74,48 +82,58 @@ def judge(records: Sequence[Record]) -> Verdict:
     if broken is not None:
         reason = f"{broken['what']} was not a finite number at step {broken['step']}"
         return Verdict("diverged", (reason,), step, tokens, {}, {})
-    before = next((record for record in evaluations if record["full"] and record["step"] == 0), None)
-    end = next((record for record in evaluations if record["full"] and record["step"] == header["steps"]), None)
-    if before is None or end is None:
+    stopped = next((r for r in records if r["kind"] == "event" and r["event"] == "stopped-early"), None)
+    last_step = stopped["step"] if stopped else header["steps"]
+    end = next((record for record in evaluations if record["full"] and record["step"] == last_step > 0), None)
+    if end is None:
         return Verdict("undecided", ("the attempt has not come to its end",), step, tokens, {}, {})
-    old = {name: _old(name, header, before, end) for name in header["old"]}
-    new = {header["new"]: _new(header, before, end)} if header["new"] else {}
-    outcome, reasons = _decide(old, new)
-    return Verdict(outcome, reasons, step, tokens, old, new)
+    old = {name: _old(name, header, end) for name in header["old"]}
+    new = {header["new"]: _new(header, end)} if header["new"] else {}
+    if stopped is not None:
+        return Verdict(
+            "not-recovering", (f"stopped early: {stopped['text']}", *_reasons(old, new)), step, tokens, old, new
+        )
+    return Verdict(_decide(old, new), _reasons(old, new), step, tokens, old, new)
 
 
-def _old(name: str, header: Record, before: Record, end: Record) -> OldCorpus:
+def _old(name: str, header: Record, end: Record) -> OldCorpus:
     reference, tolerance = header["references"][name], header["tolerance"][name]["nats"]
     loss = end["loss"][name]
     noise = paired_noise(end["windows"][name], reference["windows"])
     forgetting = loss - reference["loss"]
     excess = forgetting - tolerance
     sure: Literal["clear", "close"] = "clear" if abs(excess) > NOISE_WIDTHS * noise else "close"
-    return OldCorpus(loss, before["loss"][name], reference["loss"], forgetting, tolerance, noise, excess <= 0, sure)
+    return OldCorpus(
+        loss, header["before"][name]["loss"], reference["loss"], forgetting, tolerance, noise, excess <= 0, sure
+    )
 
 
-def _new(header: Record, before: Record, end: Record) -> NewCorpus:
+def _new(header: Record, end: Record) -> NewCorpus:
     name, control = header["new"], header["adaptation"]["control_gain"]
-    gain = before["loss"][name] - end["loss"][name]
-    noise = paired_noise(end["windows"][name], before["windows"][name])
+    before = header["before"][name]
+    gain = before["loss"] - end["loss"][name]
+    noise = paired_noise(end["windows"][name], before["windows"])
     if control is None:
         needed, needed_is = NOISE_WIDTHS * noise, "more than noise (no control to compare with)"
     else:
         share = header["adaptation"]["share"]
         needed, needed_is = share * control, f"{share:.0%} of what the no-replay control gained"
-    return NewCorpus(end["loss"][name], before["loss"][name], gain, needed, needed_is, noise, gain > needed)
+    return NewCorpus(end["loss"][name], before["loss"], gain, needed, needed_is, noise, gain > needed)
 
 
-def _decide(old: Mapping[str, OldCorpus], new: Mapping[str, NewCorpus]) -> tuple[Outcome, tuple[str, ...]]:
+def _decide(old: Mapping[str, OldCorpus], new: Mapping[str, NewCorpus]) -> Outcome:
     lost = {name: corpus for name, corpus in old.items() if not corpus.within}
     unlearned = {name: corpus for name, corpus in new.items() if not corpus.learned}
-    reasons = tuple(_words_old(name, corpus) for name, corpus in old.items())
-    reasons += tuple(_words_new(name, corpus) for name, corpus in new.items())
     if lost and any(corpus.gain < -NOISE_WIDTHS * corpus.noise for corpus in unlearned.values()):
-        return "diverged", (*reasons, "the new data got worse too: the optimisation is broken, not the mix")
+        return "diverged"  # the new data got worse too: the optimisation is broken, not the mix
     if lost:
-        return "not-recovering", reasons
-    return ("under-adapting" if unlearned else "recovered"), reasons
+        return "not-recovering"
+    return "under-adapting" if unlearned else "recovered"
+
+
+def _reasons(old: Mapping[str, OldCorpus], new: Mapping[str, NewCorpus]) -> tuple[str, ...]:
+    words = tuple(_words_old(name, corpus) for name, corpus in old.items())
+    return words + tuple(_words_new(name, corpus) for name, corpus in new.items())
 
 
 def _words_old(name: str, corpus: OldCorpus) -> str:

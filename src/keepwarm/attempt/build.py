@@ -1,0 +1,115 @@
+"""An attempt from its mixes and its schedule: exact weights, cursors carried across switches, epochs guarded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from fractions import Fraction
+from typing import Any
+
+from keepwarm.attempt.line import Feed, Role, open_stream
+from keepwarm.attempt.model import Attempt, EvaluationPlan, FedSource, Judgement, Moments, Optimizer, Part
+from keepwarm.attempt.timing import affordable
+from keepwarm.blend.ledger import ledger
+from keepwarm.blend.mixture import combine
+from keepwarm.blend.stream import Segment, next_segment
+from keepwarm.lineage import guard
+from keepwarm.plan.model import Plan
+from keepwarm.schedule.schedule import Schedule
+from keepwarm.units import parse_lr
+
+Mixes = Sequence[tuple[int, Sequence[Role]]]  # from which step on, which mix
+
+
+def make_attempt(
+    plan: Plan, feed: Feed, mixes: Mixes, schedule: Schedule, *, arm: str, stage: str, number: int, rung: str,
+    label: str, new: str | None, old: tuple[str, ...], start: str | None, moments: Moments,
+    cursors: Mapping[str, int], allow: tuple[str, ...] = (), warnings: tuple[str, ...] = (),
+) -> Attempt:  # fmt: skip
+    """Put an attempt together. The schedule has whole steps; `mixes` begins at step 0. GuardError if epochs exceed."""
+    steps = schedule.tokens // plan.step_tokens
+    assert steps * plan.step_tokens == schedule.tokens and mixes[0][0] == 0
+    for _, roles in mixes:
+        guard.shares_complete([(role.name, role.share) for role in roles], allow)
+    attempt = Attempt(
+        arm=arm, stage=stage, number=number, rung=rung, label=label, new=new, old=old, start=start, moments=moments,
+        parts=_parts(mixes, steps), sources=_fed_sources(mixes, feed), schedule=schedule, segments=(),
+        optimizer=Optimizer(plan.optimizer.betas, plan.optimizer.eps, plan.optimizer.weight_decay, plan.optimizer.clip),
+        seed=plan.seed, sequence_length=plan.sequence_length, global_batch_size=plan.global_batch_size,
+        micro_batch_size=plan.micro_batch_size or plan.global_batch_size, steps=steps,
+        max_epochs=Fraction(plan.max_epochs), evaluation=_evaluation(plan, feed, steps, mixes[-1][0], new, old),
+        judgement=_judgement(plan, old), model=_model_words(plan), tokenizer_sha256=feed.tokenizer.sha256,
+        vocab_size=feed.tokenizer.vocab_size, allow=allow, warnings=warnings,
+    )  # fmt: skip
+    for first_step, roles in mixes:
+        mixture = combine([(role.share, role.members) for role in roles])
+        if not attempt.segments:
+            segment = Segment(0, mixture, tuple(sorted(cursors.items())))
+        else:
+            segment = next_segment(open_stream(attempt, feed), first_step * plan.global_batch_size, mixture)
+        attempt = replace(attempt, segments=(*attempt.segments, segment))
+    rows = ledger(open_stream(attempt, feed), steps * plan.global_batch_size)
+    repeated = guard.within_epochs(rows, attempt.max_epochs, allow)
+    return replace(attempt, warnings=(*warnings, *repeated))
+
+
+def whole_steps(plan: Plan, tokens: int) -> int:
+    """Tokens of the whole optimizer steps that feed at least `tokens`."""
+    return -(-tokens // plan.step_tokens) * plan.step_tokens
+
+
+def lr_min(plan: Plan) -> float:
+    """Where the plan's cooldowns and cosines end."""
+    return lr_of(plan.schedule.lr_min, plan.optimizer.lr_max)
+
+
+def lr_of(text: str | float, lr_max: float) -> float:
+    """A rate of the plan in numbers; 0 is allowed."""
+    return 0.0 if str(text) in ("0", "0.0") else parse_lr(text, lr_max)
+
+
+def _parts(mixes: Mixes, steps: int) -> tuple[Part, ...]:
+    """Each role's share of all the attempt's tokens."""
+    found: dict[str, Fraction] = {}
+    borders = [first for first, _ in mixes] + [steps]
+    for number, (first, roles) in enumerate(mixes):
+        for role in roles:
+            share = role.share * Fraction(borders[number + 1] - first, steps)
+            found[role.name] = found.get(role.name, Fraction(0)) + share
+    return tuple(Part(name, share) for name, share in found.items())
+
+
+def _fed_sources(mixes: Mixes, feed: Feed) -> tuple[FedSource, ...]:
+    role_of: dict[str, str] = {}
+    for _, roles in mixes:
+        for role in roles:
+            for source in role.members:
+                role_of.setdefault(source, role.name)
+    return tuple(
+        FedSource(source, feed.sources[source][0].name, feed.sources[source][1], role)
+        for source, role in role_of.items()
+    )
+
+
+def _evaluation(
+    plan: Plan, feed: Feed, steps: int, switch_step: int, new: str | None, old: Sequence[str]
+) -> EvaluationPlan:
+    """Points are dense after the last switch of data: that is when loss moves."""
+    windows = {n: (c.holdout_tokens - 1) // plan.sequence_length for n, c in feed.corpora.items()}
+    watched = [*old, new] if new else [plan.base.corpus]
+    points, size = affordable(steps - switch_step, plan.step_tokens, plan.sequence_length, windows, watched)
+    if plan.verdict.evaluate_every != "auto":
+        every = max(1, round(int(plan.verdict.evaluate_every) / plan.step_tokens))
+        return EvaluationPlan(tuple(range(every, steps, every)), size or {name: windows[name] for name in watched})
+    return EvaluationPlan(tuple(switch_step + point for point in points), size)
+
+
+def _judgement(plan: Plan, old: Sequence[str]) -> Judgement:
+    tolerances = {name: plan.verdict.tolerance_of(name) for name in old}
+    return Judgement({name: (float(t.value), t.unit) for name, t in tolerances.items()}, float(plan.verdict.adaptation))
+
+
+def _model_words(plan: Plan) -> Mapping[str, Any]:
+    if plan.model is None:
+        return {"checkpoint": plan.base.checkpoint}
+    return {"hf": plan.model.hf} if plan.model.hf else {"config": dict(plan.model.config or {})}

@@ -1,0 +1,30 @@
+"""Which function resolves which rung."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from keepwarm.attempt import decay, rewarm
+from keepwarm.attempt.model import Attempt
+from keepwarm.attempt.resolve import Request, at_peak
+from keepwarm.lineage.manifest import Manifest
+
+RESOLVERS: dict[str, Callable[[Request], tuple[Attempt, Manifest]]] = {
+    "naive": at_peak,
+    "d0-only": at_peak,
+    "replay": at_peak,
+    "replay-previous-mix": at_peak,
+    "buffer-mix": at_peak,
+    "balance": at_peak,
+    "replay-rewarm": rewarm.replay_rewarm,
+    "rewarm-converged": rewarm.rewarm_converged,
+    "legacy-replay-rewarm": rewarm.legacy,
+    "decay-then-introduce": decay.decay_then_introduce,
+    "special-continuation": decay.special_continuation,
+    "incremental": decay.incremental,
+}
+
+
+def resolve(request: Request) -> tuple[Attempt, Manifest]:
+    """The attempt of a candidate and the checkpoint it starts from; GuardError when a guard refuses."""
+    return RESOLVERS[request.candidate.rung](request)

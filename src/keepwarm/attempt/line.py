@@ -1,0 +1,81 @@
+"""Where a line stands, and everything an attempt could be fed from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+from keepwarm.attempt.model import Attempt
+from keepwarm.blend.buffer import BufferVersion, buffer_sources
+from keepwarm.blend.stream import Stream
+from keepwarm.corpora.prepare import Corpus, Prepared
+from keepwarm.corpora.source import Source
+from keepwarm.corpora.tokenizer import Tokenizer
+from keepwarm.lineage.manifest import Manifest
+from keepwarm.plan.model import Plan
+
+BASE, COOLDOWN = "base", "cooldown"
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """Where a line of accepted stages stands: its last checkpoint and all that the next stage may draw on."""
+
+    arm: str
+    end: Manifest
+    begin: Manifest | None  # what the stage that made `end` started from: end - begin = its mix, as recorded
+    taught: tuple[tuple[str, Manifest], ...]  # D_0 first: each corpus with the checkpoint that had just been taught it
+    buffer: BufferVersion | None = None
+    attempts: frozenset[str] = frozenset()  # SHA-256 of the accepted attempts that the line is made of
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """A role of a mix with the sources that play it, by relative weight."""
+
+    name: str
+    share: Fraction
+    members: Mapping[str, Fraction]
+
+
+@dataclass(frozen=True, slots=True)
+class Feed:
+    """Everything an attempt could be fed from: corpora, and by id every source with the corpus it belongs to."""
+
+    tokenizer: Tokenizer
+    corpora: Mapping[str, Corpus]
+    sources: Mapping[str, tuple[Source, str]]
+
+
+def feed_of(prepared: Prepared, versions: Sequence[BufferVersion]) -> Feed:
+    """All sources of the corpora and of every buffer version."""
+    corpora = prepared.corpora
+    known = {source.id: (source, corpus.name) for corpus in corpora.values() for source in corpus.sources}
+    for version in versions:
+        for entry, source in zip(version.entries, buffer_sources(version), strict=True):
+            known[source.id] = (source, entry.corpus)
+    return Feed(prepared.tokenizer, corpora, known)
+
+
+def identity(plan: Plan, feed: Feed) -> dict[str, object]:
+    """What must be the same in every checkpoint of a line (guard 5); the architecture is checked where it is built."""
+    return {
+        "tokenizer_sha256": feed.tokenizer.sha256,
+        "vocab_size": feed.tokenizer.vocab_size,
+        "sequence_length": plan.sequence_length,
+    }
+
+
+def open_stream(attempt: Attempt, feed: Feed) -> Stream:
+    """The attempt's order of data."""
+    needed = {source.id for source in attempt.sources}
+    sources = {name: source for name, (source, _) in feed.sources.items() if name in needed}
+    return Stream(attempt.segments, sources, attempt.seed, attempt.sequence_length)
+
+
+def recorded_mix(end: Manifest, begin: Manifest | None, d0: Mapping[str, Fraction]) -> Mapping[str, Fraction]:
+    """The sources that were really fed between two checkpoints, weighed by tokens; D_0's where there is no record."""
+    before = begin.source_tokens if begin else {}
+    fed = {source: tokens - before.get(source, 0) for source, tokens in end.source_tokens.items()}
+    return {source: Fraction(tokens) for source, tokens in fed.items() if tokens > 0} or d0

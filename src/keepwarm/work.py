@@ -1,0 +1,230 @@
+"""The steps of the story: train an attempt, judge it, branch a cooldown, fill B, grade a shift.
+
+Each looks at the run folder first: what is done there is read, not repeated.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from keepwarm import files
+from keepwarm.attempt.line import Feed, Line, feed_of, open_stream
+from keepwarm.attempt.model import Attempt
+from keepwarm.attempt.progress import end_of
+from keepwarm.attempt.records import Record, read_attempt, read_metrics, read_verdict, write_attempt, write_verdict
+from keepwarm.attempt.resolve import cooldown_attempt
+from keepwarm.blend.buffer import BufferVersion, fill, load_buffer
+from keepwarm.blend.ledger import ledger
+from keepwarm.corpora.prepare import Prepared
+from keepwarm.errors import GuardError, KeepwarmError, WorkFailed
+from keepwarm.evaluate.references import CooldownDrop, header
+from keepwarm.lineage.manifest import Manifest, read_manifest
+from keepwarm.plan.load import plan_yaml
+from keepwarm.plan.model import Plan, StageSpec
+from keepwarm.strategy.early import hopeless
+from keepwarm.strategy.shift import Shift, grade
+from keepwarm.strategy.verdict import judge
+
+Approve = Literal["never", "each-stage", "each-rung"]
+
+
+class Listener(Protocol):
+    """Who is told what happens. Implemented by report.terminal; a test passes a list."""
+
+    def say(self, text: str) -> None:
+        """One line for people."""
+
+    def begin(self, attempt: Attempt) -> None:
+        """An attempt is about to be trained (or goes on)."""
+
+    def record(self, record: Record) -> None:
+        """A record was written to the attempt's metrics."""
+
+    def judged(self, attempt: Attempt | None, folder: Path, verdict: Record) -> None:
+        """A candidate came to an outcome, now or earlier."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What every step of the story needs."""
+
+    plan: Plan
+    plan_sha256: str
+    folder: Path
+    prepared: Prepared
+    listener: Listener
+    approve: Approve = "never"
+
+    def feed(self) -> Feed:
+        """Every source there is: the corpora's, and those of each version of B that is on disk."""
+        found = (path for path in (self.folder / "buffer").glob("v*") if path.name[1:].isdigit())
+        return feed_of(self.prepared, [load_buffer(path) for path in sorted(found)])
+
+
+def freeze(plan: Plan, folder: Path) -> None:
+    """Keep the plan in its run folder; an edited plan replaces it, the one before is kept beside it by its hash."""
+    path, text = folder / "plan.yaml", plan_yaml(plan)
+    if path.exists() and path.read_text(encoding="utf-8") != text:
+        before = path.read_bytes()
+        files.write_bytes(folder / f"plan-{files.sha256_file(path)[:12]}.yaml", before)
+    files.write_text(path, text, replace=True)
+
+
+def resolved(context: Run) -> dict[str, Any]:
+    """The plan's corpora in exact numbers, for `resolved.json`."""
+    plan = context.plan
+    return {
+        "plan": context.plan_sha256,
+        "step_tokens": plan.step_tokens,
+        "tokenizer_sha256": context.prepared.tokenizer.sha256,
+        "vocab_size": context.prepared.tokenizer.vocab_size,
+        "corpora": {
+            name: {
+                "tokens": corpus.tokens,
+                "sources": [{"id": s.id, "name": s.name, "tokens": s.tokens} for s in corpus.sources],
+                "holdout_tokens": corpus.holdout_tokens,
+                "holdout_text_bytes": corpus.holdout_text_bytes,
+            }
+            for name, corpus in context.prepared.corpora.items()
+        },
+    }
+
+
+def given_base(context: Run) -> Manifest:
+    """The manifest of a base that was trained elsewhere, measured once and kept in the run folder."""
+    from keepwarm.backends.native import adopt_base
+
+    return adopt_base(context.plan, context.feed(), context.listener.say)
+
+
+def train(
+    context: Run, attempt: Attempt, feed: Feed, start: Manifest | None, line: Line | None,
+    drop: CooldownDrop | None = None, *, early: bool = False,
+) -> Manifest | None:  # fmt: skip
+    """Train an attempt to its end unless that is on disk; its last manifest, or None if it did not come to its end."""
+    folder = context.folder / attempt.folder
+    write_attempt(context.folder, attempt)
+    if read_verdict(folder) is None and end_of(folder) is None:
+        from keepwarm.backends import native
+
+        context.listener.begin(attempt)
+        per_byte = {
+            name: c.holdout_tokens / c.holdout_text_bytes if c.holdout_text_bytes else None
+            for name, c in feed.corpora.items()
+        }
+        seen = [name for name in context.plan.holdout.files if context.plan.base.checkpoint is not None]
+        threads = context.plan.run.threads or os.cpu_count() or 1
+        taught = line.taught if line else ()
+        first = header(attempt, taught, line.end if line else None, drop, per_byte, threads, seen)
+        tell = context.listener.record
+        native.train(context.plan, context.plan_sha256, attempt, first, feed, start, tell, hopeless if early else None)
+    return end_of(folder)
+
+
+def judged(context: Run, attempt: Attempt, feed: Feed, *, accept_any: bool) -> Record:
+    """The verdict on a trained attempt, with its ledger; written once, then read."""
+    folder = context.folder / attempt.folder
+    verdict = read_verdict(folder)
+    if verdict is None:
+        found = judge(read_metrics(folder / "metrics.jsonl"))
+        accepted = found.outcome == "recovered" or (accept_any and found.outcome != "diverged")
+        verdict = {"label": attempt.label, "accepted": accepted, "attempt": attempt.sha256, **found.as_dict()}
+        verdict |= {"fed": _fed(attempt, feed), "warnings": list(attempt.warnings)}
+        verdict |= {"control": True} if accept_any else {}
+        write_verdict(folder, verdict)
+    context.listener.judged(attempt, folder, verdict)
+    return verdict
+
+
+def _fed(attempt: Attempt, feed: Feed) -> list[Mapping[str, Any]]:
+    """Asked against fed, by source."""
+    roles = {source.id: source for source in attempt.sources}
+    rows = ledger(open_stream(attempt, feed), attempt.steps * attempt.global_batch_size)
+    return [
+        {
+            "source": row.name, "corpus": roles[row.source_id].corpus, "role": roles[row.source_id].role,
+            "asked_tokens": float(row.asked_tokens), "fed_tokens": row.fed_tokens,
+            "epochs_before": float(row.epochs_before), "epochs_after": float(row.epochs_after),
+        }
+        for row in rows if row.source_id in roles
+    ]  # fmt: skip
+
+
+def fill_buffer(context: Run, stage: StageSpec, line: Line, begin: Manifest, end: Manifest) -> BufferVersion:
+    """The next version of B, with what the stage was fed of its new corpus; made once."""
+    folder, plan = context.folder / "buffer", context.plan
+    version = folder / f"v{line.buffer.version + 1 if line.buffer else 1}"
+    if version.exists():
+        return load_buffer(version)
+    corpus = context.prepared.corpora[stage.new]
+    fed = [(s, begin.cursors.get(s.id, 0), end.cursors.get(s.id, 0)) for s in corpus.sources]
+    return fill(
+        line.buffer, stage=stage.name, corpus=stage.new, fed=fed, budget_tokens=plan.buffer.tokens, seed=plan.seed,
+        sequence_length=plan.sequence_length, folder=folder, eod=context.prepared.tokenizer.eod_id,
+        stage_tokens=sum(stop - start for _, start, stop in fed) * plan.sequence_length,
+    )  # fmt: skip
+
+
+def converged(context: Run, line: Line) -> Manifest:
+    """The line's end, cooled: itself, or the end of a cooldown branch, trained once and kept beside its stage."""
+    if line.end.phase == "cooled":
+        return line.end
+    folder = context.folder / line.end.id.partition("/checkpoints/")[0]
+    if not (folder / "attempt.json").exists():
+        raise GuardError(
+            "phase-match",
+            f"{line.end.id} was trained elsewhere: there is no record of its mix to branch a cooldown from",
+            "a converged checkpoint is needed here",
+            "give the cooled checkpoint as the base: base: {checkpoint: ..., phase: cooled, ...}",
+        )
+    trunk = read_attempt(folder)
+    tokens = context.plan.schedule.cooldown.tokens_of(trunk.tokens)
+    if not tokens:
+        raise GuardError(
+            "phase-match",
+            "schedule.cooldown is 0",
+            "a converged checkpoint is needed here",
+            "schedule: {cooldown: 20%}",
+        )
+    feed = context.feed()
+    attempt = cooldown_attempt(context.plan, trunk, line, tokens, feed)
+    end = train(context, attempt, feed, line.end, line)
+    if end is None:
+        raise WorkFailed(f"{attempt.folder}: the cooldown diverged")
+    return end
+
+
+def end_manifest(context: Run, attempt: Attempt) -> Manifest:
+    """The manifest at the end of a finished attempt."""
+    end = end_of(context.folder / attempt.folder)
+    assert end is not None, f"{attempt.folder} was accepted before its end"
+    return end
+
+
+def start_of(context: Run, attempt: Attempt, line: Line) -> Manifest:
+    """The manifest an attempt started from: the line's end, or an earlier or cooled checkpoint."""
+    if attempt.start == line.end.id:
+        return line.end
+    return read_manifest(context.folder / str(attempt.start))
+
+
+def measured_shift(context: Run, stage: StageSpec, base: Manifest) -> Shift:
+    """The plan's grade, or the measured one: the base's bits per byte on the new corpus over those on D_0."""
+    if stage.shift != "auto":
+        return Shift(stage.shift, False)
+    per_byte = []
+    for name in (stage.new, context.plan.base.corpus):
+        corpus = context.prepared.corpora[name]
+        if not corpus.holdout_text_bytes:
+            raise KeepwarmError(
+                f"stages.{stage.name}.shift: auto needs the bytes of text in {name}'s holdout, which are not known",
+                "bits per byte is what the shift is graded by",
+                f"say it yourself: {{name: {stage.name}, shift: strong}} (or weak)",
+            )
+        per_byte.append(base.evaluation[name]["loss"] * corpus.holdout_tokens / corpus.holdout_text_bytes)
+    nats_per_bit = 0.6931471805599453
+    return grade(per_byte[0] / nats_per_bit, per_byte[1] / nats_per_bit)

@@ -1,0 +1,104 @@
+"""People have the last word: `run --approve` waits for it, `keepwarm decide` records it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from keepwarm.cli.main import main
+
+ALONE = (
+    ("  - {name: stage3, new: d2, tokens: 5_120, ladder: [{rung: replay-previous-mix, shares: [25%]}]}\n", ""),
+    ("  - {name: stage4, new: d3, tokens: 5_120, ladder: [{rung: buffer-mix, mixes: [[0.25, 0.50, 0.25]]}]}\n", ""),
+)
+
+
+def decide(*words: str) -> int:
+    return main(["decide", "plan.yaml", *words, "--stage", "stage2", "--because", "we looked at the samples"])
+
+
+def stage(capsys) -> dict:
+    capsys.readouterr()
+    assert main(["status", "plan.yaml", "--json"]) == 0
+    return json.loads(capsys.readouterr().out)["stages"][0]
+
+
+def test_approval_of_every_rung_waits_and_a_rejection_climbs(edit_plan, workplace, capsys):
+    edit_plan(*ALONE)
+    assert main(["run", "plan.yaml", "--approve", "each-rung"]) == 0
+    assert "keepwarm decide plan.yaml accept --stage stage2" in capsys.readouterr().out
+    assert not (workplace / "run/buffer").exists()
+    assert main(["run", "plan.yaml", "--approve", "each-rung"]) == 0  # still waiting, nothing more was trained
+    assert [each["label"] for each in stage(capsys)["attempts"]] == ["replay 5%"]
+    assert decide("reject") == 0
+    assert main(["run", "plan.yaml", "--approve", "each-rung"]) == 0
+    assert [each["accepted"] for each in stage(capsys)["attempts"]] == [False, True]
+    assert decide("accept") == 0
+    assert main(["run", "plan.yaml", "--approve", "each-rung"]) == 0
+    found = stage(capsys)
+    assert found["state"] == "accepted" and found["attempts"][1]["decision"]["because"] == "we looked at the samples"
+    assert (workplace / "run/buffer/v1").exists()
+
+
+def test_approval_of_a_stage_waits_for_what_would_be_accepted(edit_plan, workplace, capsys):
+    edit_plan(*ALONE)
+    assert main(["run", "plan.yaml", "--approve", "each-stage"]) == 0
+    assert "Your word, then run again" in capsys.readouterr().out
+
+
+def test_an_exhausted_ladder_offers_to_accept_its_best(edit_plan, workplace, capsys, manifest_of):
+    edit_plan(
+        *ALONE, ("tolerance: 9 nats", "tolerance: 0 nats"),
+        ("base: {corpus: d0, tokens: 10_240}", "base: {corpus: d0, tokens: 61_440}"),
+        ("ladder: [{rung: replay, shares: [5%, 25%]}]", "ladder: [{rung: naive}, {rung: replay, shares: [10%]}]"),
+    )  # fmt: skip
+    assert main(["run", "plan.yaml"]) == 1
+    capsys.readouterr()
+    assert main(["status", "plan.yaml", "--json"]) == 0
+    assert "keepwarm decide PLAN accept --stage stage2" in json.loads(capsys.readouterr().out)["next"]["do"]
+    before = {a["label"]: a["outcome"] for a in stage(capsys)["attempts"]}
+    assert set(before.values()) == {"not-recovering"}
+    assert decide("accept") == 0
+    assert "replay 10%: accept" in capsys.readouterr().out
+    assert main(["run", "plan.yaml"]) == 0
+    assert stage(capsys)["state"] == "accepted"
+    assert manifest_of(workplace / "run", "cookbook/stage2/02-cooldown")["phase"] == "cooled"
+
+
+def test_next_goes_on_to_the_rung_a_person_chose(edit_plan, workplace, capsys):
+    edit_plan(
+        *ALONE,
+        ("ladder: [{rung: replay, shares: [5%, 25%]}]", "ladder: [{rung: naive}, {rung: replay, shares: [5%, 10%]}, {rung: incremental}]"),
+    )  # fmt: skip
+    assert main(["run", "plan.yaml", "--approve", "each-rung"]) == 0
+    assert decide("next", "incremental") == 0
+    assert main(["run", "plan.yaml"]) == 0
+    outcomes = [(each["rung"], each["outcome"], each["accepted"]) for each in stage(capsys)["attempts"]]
+    assert outcomes == [
+        ("naive", "recovered", False), ("replay", "skipped", False), ("replay", "skipped", False), ("incremental", "recovered", True),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["accept", "replay"], "next takes a rung"),
+        (["next"], "next takes a rung"),
+        (["next", "retry"], "retry is not a rung"),
+        (["accept"], "no attempt has come to its end"),
+    ],
+)
+def test_refusals(workplace, capsys, words, said):
+    assert decide(*words) == 2
+    assert said in capsys.readouterr().err
+    assert main(["decide", "plan.yaml", "accept", "--stage", "stage9", "--because", "x"]) == 2
+    assert main(["decide", "plan.yaml", "accept", "--stage", "stage2", "--because", " "]) == 2
+
+
+def test_a_decision_is_given_once(edit_plan, workplace, capsys):
+    edit_plan(*ALONE)
+    assert main(["run", "plan.yaml", "--approve", "each-rung"]) == 0
+    assert decide("reject") == 0
+    assert decide("accept") == 2
+    assert "nothing is overwritten silently" in capsys.readouterr().err
