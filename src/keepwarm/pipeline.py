@@ -6,16 +6,18 @@ kill, a full disk or Ctrl-C, and a finished run is read, not repeated.
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 from pathlib import Path
 
 from keepwarm import files
+from keepwarm.arms import beside
 from keepwarm.attempt.candidates import resolve
 from keepwarm.attempt.line import Line
 from keepwarm.attempt.model import Attempt
 from keepwarm.attempt.progress import EXHAUSTED
 from keepwarm.attempt.records import Record, read_verdict, write_verdict
-from keepwarm.attempt.resolve import Request, base_attempt
+from keepwarm.attempt.resolve import Request
 from keepwarm.corpora.prepare import prepare
 from keepwarm.errors import GuardError, KeepwarmError, LineageError, WorkFailed
 from keepwarm.evaluate.references import CooldownDrop, cooldown_drop
@@ -30,19 +32,18 @@ from keepwarm.work import (
     Approve,
     Listener,
     Run,
+    base_line,
     converged,
+    cool,
     end_manifest,
     fill_buffer,
     freeze,
-    given_base,
     judged,
     measured_shift,
     resolved,
     start_of,
     train,
 )
-
-NO_REPLAY = "no-replay"
 
 
 class Waiting(Exception):
@@ -61,29 +62,13 @@ def run(plan: Plan, listener: Listener, *, until: str | None = None, approve: Ap
             plan, files.sha256_json(plan_document(plan)), folder, prepare(plan, listener.say), listener, approve
         )
         files.write_json(folder / "resolved.json", resolved(context), replace=True)
-        base = line = _base(context)
-        for index, stage in enumerate(plan.stages):
-            line, _ = _climb(context, index, stage, line)
-            if stage.name == until:
-                return
-        _cool(context, line)
-        for arm in plan.control:
-            _control(context, base, arm)
-
-
-def _base(context: Run) -> Line:
-    """Stage 1, trained here, or the checkpoint the plan gives."""
-    plan = context.plan
-    if plan.base.checkpoint is not None:
-        end = given_base(context)
-    else:
-        feed = context.feed()
-        attempt = base_attempt(plan, feed)
-        trained = train(context, attempt, feed, None, None)
-        if trained is None:
-            raise WorkFailed("the base diverged: its loss is not a finite number; lower optimizer.lr_max")
-        end = trained
-    return Line("cookbook", end, None, ((plan.base.corpus, end),), None, frozenset({end.attempt}))
+        line = base_line(context)
+        with beside(plan) if until is None else contextlib.nullcontext():
+            for index, stage in enumerate(plan.stages):
+                line, _ = _climb(context, index, stage, line)
+                if stage.name == until:
+                    return
+            cool(context, line)
 
 
 def _climb(context: Run, index: int, stage: StageSpec, line: Line) -> tuple[Line, Attempt]:
@@ -184,28 +169,6 @@ def _accept(context: Run, stage: StageSpec, line: Line, attempt: Attempt) -> Lin
         return moved
     cooled = converged(context, moved)  # the final cooldown belongs to this rung: the line goes on from there
     return replace(moved, end=cooled, taught=(*line.taught, (stage.new, cooled)))
-
-
-def _control(context: Run, base: Line, arm: str) -> None:
-    """A control arm: from the same base, each stage continues its own previous one, without ladder and without B."""
-    line = replace(base, arm=arm)
-    candidate = Candidate("naive", "naive", {}) if arm == NO_REPLAY else Candidate("d0-only", "d0-only", {})
-    for stage in context.plan.stages:
-        feed = context.feed()
-        attempt, start = resolve(Request(context.plan, stage, feed, line, 0, candidate))
-        if train(context, attempt, feed, start, line) is None:
-            raise WorkFailed(f"{attempt.folder}: the control arm diverged")
-        judged(context, attempt, feed, accept_any=True)
-        end = end_manifest(context, attempt)
-        taught = (*line.taught, (stage.new, end)) if attempt.new else line.taught
-        line = Line(arm, end, line.end, taught, None, line.attempts | {attempt.sha256})
-    _cool(context, line)
-
-
-def _cool(context: Run, line: Line) -> None:
-    """The cooldown branch at the end of a line: extra tokens, booked apart, giving a converged model."""
-    if line.end.phase == "peak" and context.plan.schedule.cooldown.tokens_of(context.plan.stages[-1].tokens):
-        converged(context, line)
 
 
 def _exhausted(context: Run, index: int, stage: StageSpec, tried: list[Tried]) -> Exception:

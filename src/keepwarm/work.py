@@ -5,18 +5,17 @@ Each looks at the run folder first: what is done there is read, not repeated.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from keepwarm import files
-from keepwarm.attempt.line import Feed, Line, feed_of, open_stream
+from keepwarm.attempt.line import Feed, Line, feed_of, open_stream, threads_for
 from keepwarm.attempt.model import Attempt
 from keepwarm.attempt.progress import end_of
 from keepwarm.attempt.records import Record, read_attempt, read_metrics, read_verdict, write_attempt, write_verdict
-from keepwarm.attempt.resolve import cooldown_attempt
+from keepwarm.attempt.resolve import base_attempt, cooldown_attempt
 from keepwarm.blend.buffer import BufferVersion, fill, load_buffer
 from keepwarm.blend.ledger import ledger
 from keepwarm.corpora.prepare import Prepared
@@ -117,7 +116,7 @@ def train(
             for name, c in feed.corpora.items()
         }
         seen = [name for name in context.plan.holdout.files if context.plan.base.checkpoint is not None]
-        threads = context.plan.run.threads or os.cpu_count() or 1
+        threads = threads_for(context.plan, attempt.stage)
         taught = line.taught if line else ()
         first = header(attempt, taught, line.end if line else None, drop, per_byte, threads, seen)
         tell = context.listener.record
@@ -228,3 +227,24 @@ def measured_shift(context: Run, stage: StageSpec, base: Manifest) -> Shift:
         per_byte.append(base.evaluation[name]["loss"] * corpus.holdout_tokens / corpus.holdout_text_bytes)
     nats_per_bit = 0.6931471805599453
     return grade(per_byte[0] / nats_per_bit, per_byte[1] / nats_per_bit)
+
+
+def base_line(context: Run) -> Line:
+    """Stage 1, trained here, or the checkpoint the plan gives."""
+    plan = context.plan
+    if plan.base.checkpoint is not None:
+        end = given_base(context)
+    else:
+        feed = context.feed()
+        attempt = base_attempt(plan, feed)
+        trained = train(context, attempt, feed, None, None)
+        if trained is None:
+            raise WorkFailed("the base diverged: its loss is not a finite number; lower optimizer.lr_max")
+        end = trained
+    return Line("cookbook", end, None, ((plan.base.corpus, end),), None, frozenset({end.attempt}))
+
+
+def cool(context: Run, line: Line) -> None:
+    """The cooldown branch at the end of a line: extra tokens, booked apart, giving a converged model."""
+    if line.end.phase == "peak" and context.plan.schedule.cooldown.tokens_of(context.plan.stages[-1].tokens):
+        converged(context, line)

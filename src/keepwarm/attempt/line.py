@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -72,6 +73,15 @@ def open_stream(attempt: Attempt, feed: Feed) -> Stream:
     needed = {source.id for source in attempt.sources}
     sources = {name: source for name, (source, _) in feed.sources.items() if name in needed}
     return Stream(attempt.segments, sources, attempt.seed, attempt.sequence_length)
+
+
+def threads_for(plan: Plan, stage: str) -> int:
+    """CPU threads of an attempt: all for the base, and shared evenly with the control arms that run beside a stage.
+
+    The same on every run of a plan, whatever is done already, for the last bits of the weights depend on it.
+    """
+    threads = plan.run.threads or os.cpu_count() or 1
+    return threads if stage == BASE else max(1, threads // (1 + len(plan.control)))
 
 
 def recorded_mix(end: Manifest, begin: Manifest | None, d0: Mapping[str, Fraction]) -> Mapping[str, Fraction]:

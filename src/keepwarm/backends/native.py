@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from keepwarm.attempt.line import Feed, open_stream
+from keepwarm.attempt.line import BASE, Feed, open_stream, threads_for
 from keepwarm.attempt.model import Attempt
 from keepwarm.attempt.records import Record
 from keepwarm.engine.build import make_model, measure_given
@@ -38,7 +37,7 @@ def train(
         make_model=lambda: make_model(attempt, run_folder, start),
         identity={"tokenizer_sha256": attempt.tokenizer_sha256, "vocab_size": attempt.vocab_size,
                   "sequence_length": attempt.sequence_length},
-        save_steps=save_steps(plan, attempt), threads=plan.run.threads or os.cpu_count() or 1, tell=tell, hopeless=hopeless,
+        save_steps=save_steps(plan, attempt), threads=threads_for(plan, attempt.stage), tell=tell, hopeless=hopeless,
         stop=lambda: bool(asked),
     )  # fmt: skip
     training = Training(job)
@@ -58,7 +57,7 @@ def adopt_base(plan: Plan, feed: Feed, say: Callable[[str], None]) -> Manifest:
         return read_manifest(record)
     manifest = _given(plan, feed)
     say(f"measuring the base {manifest.id}")
-    measured = measure_given(manifest, _heldout(plan, feed), plan.run.threads or os.cpu_count() or 1)
+    measured = measure_given(manifest, _heldout(plan, feed), threads_for(plan, BASE))
     write_record(record, measured)
     return measured
 

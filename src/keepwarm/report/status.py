@@ -16,7 +16,10 @@ from keepwarm.lineage.manifest import Manifest, read_manifest
 from keepwarm.plan.model import Plan, StageSpec
 
 COOKBOOK, D0_ONLY = "cookbook", "d0-only"
-EXHAUSTED_ADVICE = 'keepwarm decide PLAN accept --stage {stage} --because "..." takes its best attempt; or lengthen its ladder in the plan'
+EXHAUSTED_ADVICE = (
+    'keepwarm decide PLAN accept --stage {stage} --because "..." takes its best attempt; '
+    "or lengthen its ladder in the plan"
+)
 
 
 def status(plan: Plan) -> dict[str, Any]:

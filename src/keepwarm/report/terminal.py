@@ -34,14 +34,15 @@ def print_json(value: Any) -> None:
 class Terminal:
     """Tells what a run does, one line at a time; a batch log stays readable."""
 
-    def __init__(self) -> None:
-        """Nothing is running yet."""
+    def __init__(self, prefix: str = "") -> None:
+        """Nothing is running yet. `prefix` begins every line: it tells arms that run side by side apart."""
+        self._prefix = prefix
         self._attempt: Attempt | None = None
         self._seen: set[Path] = set()
 
     def say(self, text: str) -> None:
-        """One line."""
-        print(text, flush=True)
+        """One line, or a few that belong together."""
+        print("\n".join(f"{self._prefix}{line}" for line in text.split("\n")), flush=True)
 
     def begin(self, attempt: Attempt) -> None:
         """Announce an attempt: its start, mix, learning rate, budget, and what is kept and what is new."""

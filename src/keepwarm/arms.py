@@ -1,0 +1,108 @@
+"""Control arms, beside the cookbook's: each in a process of its own, from the same base, with the same tokens and seed.
+
+The run folder has one owner, the process that holds its lock; the arms write below their own folders only. They leave
+the terminal's process group, so Ctrl-C reaches their owner alone, which passes it on: each saves at its next step and
+ends. If the owner is killed, the kernel kills them too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from multiprocessing.context import SpawnProcess
+from pathlib import Path
+
+from keepwarm import files
+from keepwarm.attempt.candidates import resolve
+from keepwarm.attempt.line import COOLDOWN, Line
+from keepwarm.attempt.progress import attempts_of, end_of
+from keepwarm.attempt.resolve import Request
+from keepwarm.corpora.prepare import prepare
+from keepwarm.errors import KeepwarmError, WorkFailed
+from keepwarm.plan.load import plan_document
+from keepwarm.plan.model import Plan
+from keepwarm.plan.rungs import Candidate
+from keepwarm.report.terminal import Terminal
+from keepwarm.work import Run, base_line, cool, end_manifest, judged, train
+
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+@contextlib.contextmanager
+def beside(plan: Plan) -> Iterator[None]:
+    """Train the plan's unfinished control arms while the block runs, and wait for them.
+
+    When the block fails or is interrupted they are interrupted too. Raises WorkFailed if one of them failed.
+    """
+    spawn = multiprocessing.get_context("spawn")
+    arms = [spawn.Process(target=_arm, args=(plan, arm), name=arm) for arm in plan.control if not finished(plan, arm)]
+    for process in arms:
+        process.start()
+    try:
+        yield
+        for process in arms:
+            process.join()
+    except BaseException:
+        _interrupt(arms)
+        raise
+    failed = [process.name for process in arms if process.exitcode]
+    if failed:
+        raise WorkFailed(f"the control arm {', '.join(failed)} did not come to its end; what it said is above")
+
+
+def finished(plan: Plan, arm: str) -> bool:
+    """True when every stage of an arm is on disk, and its cooldown branch where the plan has one."""
+    folder = Path(plan.run.folder)
+    stages = [attempts_of(folder, arm, stage.name) for stage in plan.stages]
+    if not all(any(each.accepted for each in attempts) for attempts in stages):
+        return False
+    if not plan.schedule.cooldown.tokens_of(plan.stages[-1].tokens):
+        return True
+    return any(each.rung == COOLDOWN and end_of(each.folder) is not None for each in stages[-1])
+
+
+def control_line(context: Run, base: Line, arm: str) -> None:
+    """One arm: each stage continues the arm's own previous one, without ladder and without B."""
+    line = replace(base, arm=arm)
+    name = "naive" if arm == "no-replay" else "d0-only"
+    for stage in context.plan.stages:
+        feed = context.feed()
+        attempt, start = resolve(Request(context.plan, stage, feed, line, 0, Candidate(name, name, {})))
+        if train(context, attempt, feed, start, line) is None:
+            raise WorkFailed(f"{attempt.folder}: the control arm diverged")
+        judged(context, attempt, feed, accept_any=True)
+        end = end_manifest(context, attempt)
+        taught = (*line.taught, (stage.new, end)) if attempt.new else line.taught
+        line = Line(arm, end, line.end, taught, None, line.attempts | {attempt.sha256})
+    cool(context, line)
+
+
+def _interrupt(arms: list[SpawnProcess]) -> None:
+    for process in arms:
+        if process.pid is not None and process.is_alive():
+            os.kill(process.pid, signal.SIGINT)
+    for process in arms:
+        process.join()
+
+
+def _arm(plan: Plan, arm: str) -> None:
+    """What an arm's process does. Errors are told the way the command line tells them."""
+    os.setpgrp()
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    listener = Terminal(prefix=f"[{arm}] ")
+    try:
+        folder = Path(plan.run.folder)
+        context = Run(plan, files.sha256_json(plan_document(plan)), folder, prepare(plan, lambda text: None), listener)
+        control_line(context, base_line(context), arm)
+    except (KeepwarmError, WorkFailed) as error:
+        print(f"[{arm}] error: {error}", file=sys.stderr, flush=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
