@@ -18,6 +18,8 @@ from dataclasses import replace
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
+from rich.console import Console
+
 from keepwarm import files
 from keepwarm.attempt.candidates import resolve
 from keepwarm.attempt.line import COOLDOWN, Line
@@ -28,7 +30,7 @@ from keepwarm.errors import KeepwarmError, WorkFailed
 from keepwarm.plan.load import plan_document
 from keepwarm.plan.model import Plan
 from keepwarm.plan.rungs import Candidate
-from keepwarm.report.terminal import Terminal
+from keepwarm.report.terminal import BATCH_LOG_WIDTH, Terminal, console
 from keepwarm.work import Run, base_line, cool, end_manifest, judged, train
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -83,6 +85,15 @@ def control_line(context: Run, base: Line, arm: str) -> None:
     cool(context, line)
 
 
+def _console(folder: Path, arm: str) -> Console:
+    """Where an arm tells its story: the batch log it shares, or a log of its own below somebody's live view."""
+    if not sys.stdout.isatty():
+        return console()
+    path = folder / "arms" / arm / "log.txt"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return Console(file=open(path, "a", encoding="utf-8", buffering=1), width=BATCH_LOG_WIDTH)
+
+
 def _interrupt(arms: list[SpawnProcess]) -> None:
     for process in arms:
         if process.pid is not None and process.is_alive():
@@ -96,9 +107,9 @@ def _arm(plan: Plan, arm: str) -> None:
     os.setpgrp()
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    listener = Terminal(prefix=f"[{arm}] ")
+    folder = Path(plan.run.folder)
     try:
-        folder = Path(plan.run.folder)
+        listener = Terminal(prefix=f"[{arm}] ", out=_console(folder, arm))
         context = Run(plan, files.sha256_json(plan_document(plan)), folder, prepare(plan, lambda text: None), listener)
         control_line(context, base_line(context), arm)
     except (KeepwarmError, WorkFailed) as error:

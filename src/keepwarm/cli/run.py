@@ -40,7 +40,8 @@ def run(
             f"--stage {stage}: the plan has no such stage", "nothing was trained", f"one of: {', '.join(names)}"
         )
     try:
-        run_plan(asked, Terminal(), until=stage, approve=approve)
+        with Terminal() as terminal:
+            run_plan(asked, terminal, until=stage, approve=approve)
     except Waiting as waiting:
         name, label, outcome = waiting.args
         print(f"\n{name} {label}: {outcome}. Your word, then run again:")

@@ -25,9 +25,8 @@ def run_demo(folder: Path, steps: float) -> None:
         shorter = [f"base.tokens={_scaled(plan.base.tokens or 0, steps)}", "run.folder=run-short"]
         shorter += [f"stages.{stage.name}.tokens={_scaled(stage.tokens, steps)}" for stage in plan.stages]
         plan = load_plan(path, [*shorter, "verdict.tolerance=9 nats"])
-    terminal = Terminal()
-    run(plan, terminal)
-    terminal.say("")
+    with Terminal() as terminal:
+        run(plan, terminal)
     print_status(plan)
     terminal.say(f"the plan: {path}\nthe run: {plan.run.folder}")
 

@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from rich import box
-from rich.console import Console
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
 from rich.table import Table
+from rich.text import Text
 
 from keepwarm.attempt.model import Attempt
 from keepwarm.attempt.records import Record
@@ -19,6 +22,7 @@ from keepwarm.units import format_count, format_share
 
 LINES_AN_ATTEMPT = 5
 BATCH_LOG_WIDTH = 120
+TABLE_WIDTH = 112  # below it, `status` tells the same in lines
 
 
 def console() -> Console:
@@ -32,49 +36,66 @@ def print_json(value: Any) -> None:
 
 
 class Terminal:
-    """Tells what a run does, one line at a time; a batch log stays readable."""
+    """Tells what a run does: lines in a batch log, and in a terminal a live view below them as well."""
 
-    def __init__(self, prefix: str = "") -> None:
+    def __init__(self, prefix: str = "", out: Console | None = None) -> None:
         """Nothing is running yet. `prefix` begins every line: it tells arms that run side by side apart."""
         self._prefix = prefix
+        self._out = out or console()
         self._attempt: Attempt | None = None
         self._seen: set[Path] = set()
+        self._view: Live | None = None
+        self._held_out = ""
+
+    def __enter__(self) -> Terminal:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end_view()
 
     def say(self, text: str) -> None:
         """One line, or a few that belong together."""
-        print("\n".join(f"{self._prefix}{line}" for line in text.split("\n")), flush=True)
+        lines = "\n".join(f"{self._prefix}{line}" for line in text.split("\n"))
+        self._out.print(lines, markup=False, highlight=False, soft_wrap=True)
+        self._out.file.flush()
 
     def begin(self, attempt: Attempt) -> None:
         """Announce an attempt: its start, mix, learning rate, budget, and what is kept and what is new."""
-        self._attempt = attempt
-        mix = " + ".join(f"{part.role} {format_share(part.share)}" for part in attempt.parts)
+        self._attempt, self._held_out = attempt, ""
         first, last = float(attempt.schedule.lr(0)), float(attempt.schedule.lr(attempt.tokens))
         self.say(
-            f"\n{attempt.arm} {attempt.stage}: {attempt.label} | mix {mix} | LR {first:g} -> {last:g} | "
+            f"\n{attempt.arm} {attempt.stage}: {attempt.label} | mix {_asked(attempt)} | LR {first:g} -> {last:g} | "
             f"{attempt.steps:,} steps = {attempt.tokens:,} tokens"
         )
         self.say(f"  from {attempt.start or 'random weights'}")
         self.say(f"  {' | '.join(f'{what}: {how}' for what, how in kept(attempt))}")
         for warning in attempt.warnings:
             self.say(f"  note: {warning}")
+        self._end_view()
+        if self._out.is_terminal:
+            self._view = Live(console=self._out, refresh_per_second=4, transient=True)
+            self._view.start()
 
     def record(self, record: Record) -> None:
         """A training line now and then; every evaluation; every event."""
         attempt = self._attempt
         assert attempt is not None
-        if record["kind"] == "train" and record["step"] % max(1, attempt.steps // LINES_AN_ATTEMPT) == 0:
-            self.say(
-                f"  step {record['step']:>6,}/{attempt.steps:,}  training loss {record['loss']:.3f}  "
-                f"LR {record['lr']:.3g}  {format_count(round(record['tokens_per_second']))} tokens/s"
-            )
-        elif record["kind"] == "eval" and record["full"]:
+        if record["kind"] == "train":
+            if self._view is not None:
+                self._view.update(self._live(attempt, record))
+            elif record["step"] % max(1, attempt.steps // LINES_AN_ATTEMPT) == 0:
+                self.say(f"  step {record['step']:>6,}/{attempt.steps:,}  {_training(record)}")
+        elif record["kind"] == "eval":
             losses = "  ".join(f"{name} {loss:.3f}" for name, loss in record["loss"].items() if loss is not None)
-            self.say(f"  step {record['step']:>6,}/{attempt.steps:,}  held-out loss  {losses}")
+            self._held_out = f"held-out loss  {losses}"
+            if record["full"]:
+                self.say(f"  step {record['step']:>6,}/{attempt.steps:,}  {self._held_out}")
         elif record["kind"] == "event":
             self.say(f"  step {record['step']:>6,}/{attempt.steps:,}  {record['event']} {record['text']}")
 
     def judged(self, attempt: Attempt | None, folder: Path, verdict: Record) -> None:
         """The outcome of a candidate with its reasons."""
+        self._end_view()
         if folder in self._seen:
             return
         self._seen.add(folder)
@@ -82,6 +103,27 @@ class Terminal:
         self.say(f"  {folder.parent.name} {verdict['label']}: {verdict['outcome']}{kept_words}")
         for reason in verdict["reasons"]:
             self.say(f"    {reason}")
+
+    def _live(self, attempt: Attempt, record: Record) -> Group:
+        """Three lines that change: how far, how it trains, what is held out."""
+        bar = ProgressBar(total=attempt.steps, completed=record["step"], width=30)
+        head = Table.grid(padding=(0, 1))
+        head.add_row(f"{attempt.stage} {attempt.label}", bar, f"{record['step']:,}/{attempt.steps:,}")
+        return Group(head, Text(f"{_training(record)}  mix {_asked(attempt)}"), Text(self._held_out))
+
+    def _end_view(self) -> None:
+        if self._view is not None:
+            self._view.stop()
+            self._view = None
+
+
+def _asked(attempt: Attempt) -> str:
+    return " + ".join(f"{part.role} {format_share(part.share)}" for part in attempt.parts)
+
+
+def _training(record: Record) -> str:
+    rate = format_count(round(record["tokens_per_second"]))
+    return f"training loss {record['loss']:.3f}  LR {record['lr']:.3g}  {rate} tokens/s"
 
 
 def kept(attempt: Attempt) -> list[tuple[str, str]]:
@@ -102,7 +144,10 @@ def print_status(plan: Plan) -> None:
     """The run's table, its losses by arm, and what comes next."""
     found = status(plan)
     out = console()
-    out.print(stage_table(found))
+    if out.width >= TABLE_WIDTH:
+        out.print(stage_table(found))
+    else:
+        out.print("\n".join(stage_lines(found)), markup=False, highlight=False)
     if any(arm["loss"] for arm in found["arms"].values()):
         out.print(loss_table(plan, found))
     out.print(f"next: {found['next']['do']}")
@@ -129,6 +174,20 @@ def stage_table(found: dict[str, Any]) -> Table:
                 _outcome(attempt),
             )
     return table
+
+
+def stage_lines(found: dict[str, Any]) -> list[str]:
+    """The table's content for a narrow terminal: a few short lines an attempt."""
+    lines = [found["name"]]
+    for stage in found["stages"]:
+        lines += ["", f"{stage['name']}: {stage['new']}, {stage['state']}"]
+        for attempt in stage["attempts"]:
+            lines.append(f"  {attempt['label']}: {_outcome(attempt)}, {attempt['tokens']:,} tokens")
+            if attempt.get("asked"):
+                lines.append(f"    mix {_mix_words(attempt)}".replace("\n", ", "))
+                lines.append("    LR {:g} -> {:g}".format(*attempt["lr"]))
+            lines += [f"    {line}" for line in _loss_words(attempt).split("\n") if line]
+    return lines
 
 
 def loss_table(plan: Plan, found: dict[str, Any]) -> Table:
