@@ -56,7 +56,7 @@ def test_a_file_fits_the_head(path):
 
 LIGHT = [
     "keepwarm.cli.main", "keepwarm.cli.mix", "keepwarm.cli.plan", "keepwarm.cli.status", "keepwarm.cli.lr",
-    "keepwarm.report.numbers", "keepwarm.report.status", "keepwarm.plan.load", "keepwarm.pipeline",
+    "keepwarm.report.html", "keepwarm.report.numbers", "keepwarm.report.status", "keepwarm.plan.load", "keepwarm.pipeline",
 ]  # fmt: skip
 
 

@@ -238,7 +238,9 @@ def test_what_cannot_recover_is_stopped_early_and_costs_less(climb, workplace):
         "base: {corpus: d0, tokens: 10_240} => base: {corpus: d0, tokens: 61_440}", tokens=51_200, code=1,
     )  # fmt: skip
     verdict = found["00-naive"]
-    assert verdict["outcome"] == "not-recovering" and verdict["reasons"][0].startswith("stopped early: d0 has forgotten")
+    assert verdict["outcome"] == "not-recovering" and verdict["reasons"][0].startswith(
+        "stopped early: d0 has forgotten"
+    )
     assert 60 <= verdict["step"] < 200
     # the same command does not train it any further
     lines = (workplace / "run/arms/cookbook/stage2/00-naive/metrics.jsonl").read_text()

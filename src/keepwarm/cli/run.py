@@ -31,6 +31,7 @@ def run(
     from keepwarm.pipeline import Waiting
     from keepwarm.pipeline import run as run_plan
     from keepwarm.plan.load import load_plan
+    from keepwarm.report.html import print_report
     from keepwarm.report.terminal import Terminal, print_status
 
     asked = load_plan(plan, set or ())
@@ -48,4 +49,5 @@ def run(
         print(f'  keepwarm decide {plan} accept --stage {name} --because "..."   (or: reject, next RUNG)')
         return 0
     print_status(asked)
+    print_report(asked)
     return 0

@@ -10,6 +10,7 @@ from keepwarm.demo.text import write_texts
 from keepwarm.errors import KeepwarmError
 from keepwarm.pipeline import run
 from keepwarm.plan.load import load_plan
+from keepwarm.report.html import print_report
 from keepwarm.report.terminal import Terminal, print_status
 
 MOST_BYTES = 6_000_000  # of each kind of text
@@ -28,7 +29,8 @@ def run_demo(folder: Path, steps: float) -> None:
     with Terminal() as terminal:
         run(plan, terminal)
     print_status(plan)
-    terminal.say(f"the plan: {path}\nthe run: {plan.run.folder}")
+    print(f"plan: {path}")
+    print_report(plan)
 
 
 def write_demo(folder: Path) -> Path:
