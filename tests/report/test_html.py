@@ -297,3 +297,13 @@ def test_a_browser_draws_it_without_network_or_error(finished, tmp_path, width):
     title = re.search(r"<title>(\d+)</title>", done.stdout)
     assert title and int(title[1]) <= width
     assert (tmp_path / "page.png").stat().st_size > 20_000
+
+
+def test_the_picture_brings_its_colours_along(finished, tmp_path):
+    from keepwarm.report.html import write_picture
+
+    text = write_picture(load_plan(finished / "plan.yaml"), tmp_path / "picture.svg").read_text()
+    assert text.startswith("<svg") and text.rstrip().endswith("</svg>")
+    used = set(re.findall(r"var\((--[a-z0-9]+)\)", text))
+    assert used and all(f"{name}:" in text for name in used)
+    assert "prefers-color-scheme: dark" in text

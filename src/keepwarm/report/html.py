@@ -25,6 +25,7 @@ from keepwarm.report.words import verdicts
 from keepwarm.units import format_count, format_share
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline' 'unsafe-eval'; img-src data:"
+LABEL_ROOM_PX = 50
 FULL_COLOUR_NATS = 1.0  # forgetting from here on has the darkest cell
 EMBED = """
 function widen(spec, width) { if ("width" in spec) spec.width = width; (spec.vconcat || []).forEach(s => widen(s, width)); }
@@ -69,7 +70,15 @@ def write_picture(plan: Plan, output: Path) -> Path:
         raise KeepwarmError(
             f"{plan.run.folder}: nothing was measured yet", "there is no picture to draw", "keepwarm run PLAN"
         )
-    files.write_text(output, _renumbered(engine.vegalite_to_svg(spec), "timeline"), replace=True)
+    picture = _renumbered(engine.vegalite_to_svg(spec), "timeline")
+    # Room for labels at line ends: the reader's font may be wider than the one the engine measured them with.
+    picture = re.sub(
+        r'(width="|viewBox="0 0 )([0-9]+)', lambda m: f"{m[1]}{int(m[2]) + LABEL_ROOM_PX}", picture, count=2
+    )
+    colours = _style().partition("* {")[0]  # the variables of both colour schemes, which an image must bring along
+    place = picture.index(">") + 1
+    styled = f"{picture[:place]}<style>{colours}svg {{ background: var(--paper); }}</style>{picture[place:]}"
+    files.write_text(output, styled, replace=True)
     return output
 
 
@@ -85,8 +94,12 @@ def _engine() -> Any:
     return vl_convert
 
 
+def _style() -> str:
+    return (package_files("keepwarm.report") / "page.css").read_text(encoding="utf-8")
+
+
 def _document(page: Page, engine: Any) -> str:
-    css = (package_files("keepwarm.report") / "page.css").read_text(encoding="utf-8")
+    css = _style()
     sections = {
         "verdicts": ("What was kept, and why", _verdicts(page)),
         "timeline": ("Timeline", _timeline(page, engine)),
