@@ -186,6 +186,11 @@ def test_a_ladder_is_climbed_from_the_same_start_until_a_candidate_holds(edit_pl
     assert main(["run", "plan.yaml"]) == 1
     said = capsys.readouterr()
     assert "the ladder is exhausted" in said.err
+    assert (
+        "buffer-mix 5/48/47" in said.out
+        and "not-recovering" in said.out
+        and "next: keepwarm decide PLAN accept" in said.out
+    )
     assert main(["status", "plan.yaml", "--json"]) == 0
     stage = json.loads(capsys.readouterr().out)["stages"][0]
     assert stage["state"] == "exhausted"

@@ -104,3 +104,34 @@ def test_append_only(tmp_path):
     guard.append_only(tmp_path / "new")
     with pytest.raises(GuardError, match="exists already"):
         guard.append_only(tmp_path)
+
+
+def test_phase_match_on_both_sides():
+    cooled, at_peak = manifest(**COOLED), manifest()
+    with pytest.raises(
+        GuardError, match=r"decays from LR_max, but the line's end .* is converged \(LR 3e-05\)"
+    ) as refused:
+        guard.not_converged(cooled, "decay-then-introduce", ())
+    assert refused.value.guard == "phase-match" and "special-continuation" in refused.value.fix
+    guard.not_converged(at_peak, "decay-then-introduce", ())
+    guard.not_converged(cooled, "decay-then-introduce", ("phase-match",))
+    with pytest.raises(GuardError, match="starts from a converged checkpoint, but .* is peak at LR 0.003"):
+        guard.converged_start(at_peak, "rewarm-converged", ())
+    guard.converged_start(cooled, "rewarm-converged", ())
+    guard.converged_start(at_peak, "rewarm-converged", ("phase-match",))
+
+
+def test_only_a_decay_is_continued():
+    with pytest.raises(GuardError, match="was made by base"):
+        guard.decayed_end(manifest(**COOLED), "special-continuation", ())
+    guard.decayed_end(manifest(rung="decay-then-introduce", **COOLED), "special-continuation", ())
+    with pytest.raises(GuardError, match="no decay to continue"):
+        guard.decayed_end(manifest(rung="decay-then-introduce", phase="cooled", lr=0.0), "special-continuation", ())
+
+
+def test_new_data_is_introduced_as_a_mix():
+    with pytest.raises(GuardError, match="would introduce the new data alone") as refused:
+        guard.mixed_introduction(Fraction(0), "decay-then-introduce", ())
+    assert refused.value.guard == "mixed-introduction"
+    guard.mixed_introduction(Fraction(6, 10), "decay-then-introduce", ())
+    guard.mixed_introduction(Fraction(0), "decay-then-introduce", ("mixed-introduction",))

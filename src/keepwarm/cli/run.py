@@ -27,7 +27,7 @@ def run(
     set
         Change a key of the plan: --set stages.stage2.tokens=1M (may be given several times).
     """
-    from keepwarm.errors import KeepwarmError
+    from keepwarm.errors import KeepwarmError, WorkFailed
     from keepwarm.pipeline import Waiting
     from keepwarm.pipeline import run as run_plan
     from keepwarm.plan.load import load_plan
@@ -48,6 +48,10 @@ def run(
         print(f"\n{name} {label}: {outcome}. Your word, then run again:")
         print(f'  keepwarm decide {plan} accept --stage {name} --because "..."   (or: reject, next RUNG)')
         return 0
+    except WorkFailed:
+        print_status(asked)
+        print_report(asked)
+        raise
     print_status(asked)
     print_report(asked)
     return 0
