@@ -7,10 +7,9 @@ LR_max, and cooldown branches; rewarm.py and decay.py hold the rungs that move t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
 
 from keepwarm.attempt.build import lr_min, lr_of, make_attempt, whole_steps
 from keepwarm.attempt.line import BASE, COOLDOWN, Feed, Line, Role, identity, recorded_mix
@@ -38,7 +37,6 @@ class Request:
     trunk: Sequence[Manifest] = ()  # every checkpoint of the accepted line, oldest first
     converged: Manifest | None = None  # the line's end, cooled; the line's end itself where it is cooled
     best_replay: Fraction | None = None  # of the replay candidates tried before, the one that forgot least
-    parameters: Mapping[str, Any] = field(default_factory=dict)
 
 
 def base_attempt(plan: Plan, feed: Feed) -> Attempt:

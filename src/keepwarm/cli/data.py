@@ -33,31 +33,9 @@ def show(
     as_json
         Print JSON.
     """
-    from keepwarm.corpora.indexed import open_indexed, read_sidecar
-    from keepwarm.errors import KeepwarmError
+    from keepwarm.report.tokens import describe
 
-    opened = open_indexed(prefix)
-    count = opened.n_documents
-    if document is not None and not 0 <= document < count:
-        raise KeepwarmError(
-            f"--document {document}: {opened.prefix} has {count:,} documents",
-            "they are counted from 0",
-            f"--document {max(0, count - 1)}",
-        )
-    sidecar = read_sidecar(prefix)
-    facts: dict[str, object] = {
-        "documents": count,
-        "tokens": opened.n_tokens if document is None else opened.document(document).tolist(),
-        "dtype": opened.dtype.name,
-        "sequences": opened.n_sequences,
-        "tokenizer_sha256": sidecar.tokenizer_sha256 if sidecar else None,
-        "text_bytes": sidecar.text_bytes if sidecar else None,
-    }
-    if document is not None and tokenizer is not None:
-        from keepwarm.corpora.tokenizer import load_tokenizer
-
-        loaded = load_tokenizer(tokenizer)
-        facts["text"] = loaded.backend.decode(opened.document(document).tolist(), skip_special_tokens=False)
+    facts = describe(prefix, document, tokenizer)
     if as_json:
         print(json_text.dumps(facts, ensure_ascii=False))
         return 0

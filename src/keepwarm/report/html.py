@@ -57,7 +57,8 @@ def write_report(plan: Plan, output: Path | None = None) -> Path:
 def print_report(plan: Plan) -> None:
     """Write the report where a run ends, and say where it is; a missing drawing library is no reason to fail a run."""
     try:
-        print(f"report: {write_report(plan)}")
+        path, here = write_report(plan), Path.cwd()
+        print(f"report: {path.relative_to(here) if path.is_relative_to(here) else path}")
     except KeepwarmError as error:
         print(f"report: none ({error.what}; {error.fix})")
 

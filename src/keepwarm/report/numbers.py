@@ -141,6 +141,8 @@ def shares_of(candidate: Candidate) -> dict[str, Fraction]:
         return {"new": Fraction(1)}
     if candidate.rung in ("replay", "replay-previous-mix") and candidate.share is not None:
         return {"d0" if candidate.rung == "replay" else "previous": candidate.share, "new": 1 - candidate.share}
+    if candidate.share is not None:  # the rungs that warm up from a converged checkpoint
+        return {"d0": candidate.share, "new": 1 - candidate.share}
     if candidate.mix is not None:
         return dict(zip(("d0", "new", "buffer"), candidate.mix, strict=True))
     return {}
