@@ -76,7 +76,9 @@ def _kept(stage: dict[str, Any]) -> str:
 
 
 def write(rows: list[str]) -> None:
-    head = "| seed | D_0 lost: no replay | with the cookbook | price on D_1 | on D_2 | on D_3 | accepted rungs | holds |"
+    head = (
+        "| seed | D_0 lost: no replay | with the cookbook | price on D_1 | on D_2 | on D_3 | accepted rungs | holds |"
+    )
     table = "\n".join([BEGIN, head, "|" + "---|" * 8, *rows, "", _machine(), END])
     text = PAGE.read_text(encoding="utf-8")
     start, stop = text.index(BEGIN), text.index(END) + len(END)

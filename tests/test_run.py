@@ -295,3 +295,20 @@ def test_the_batch_split_changes_neither_order_nor_samples(finished, workplace, 
     mine_train, theirs_train = ([r for r in each if r["kind"] == "train"] for each in (mine, theirs))
     assert [r["samples"] for r in mine_train] == [r["samples"] for r in theirs_train]
     assert [r["loss"] for r in mine_train] == pytest.approx([r["loss"] for r in theirs_train], rel=1e-3)
+
+
+def test_ctrl_c_reaches_every_arm_and_says_that_nothing_is_lost(workplace, edit_plan):
+    """Interrupt the owner while both arms train: all processes end, and the same command goes on to the end."""
+    edit_plan(("control: none", "control: no-replay"))
+    command = [*KEEPWARM, "run", "plan.yaml", *(word for each in LONGER for word in ("--set", each))]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    wanted = [workplace / "run/arms/cookbook/stage2", workplace / "run/arms/no-replay/stage2"]
+    while process.poll() is None and not all(list(folder.glob("*/metrics.jsonl")) for folder in wanted):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert said.strip() == "stopped; nothing is lost, the same command goes on from here"
+    for folder in wanted:
+        assert list(folder.glob("*/checkpoints/*/manifest.json")), folder  # each saved where it stood
+    assert main(command[3:]) == 0

@@ -1,8 +1,8 @@
 """Control arms, beside the cookbook's: each in a process of its own, from the same base, with the same tokens and seed.
 
 The run folder has one owner, the process that holds its lock; the arms write below their own folders only. They leave
-the terminal's process group, so Ctrl-C reaches their owner alone, which passes it on: each saves at its next step and
-ends. If the owner is killed, the kernel kills them too.
+the terminal's process group, so Ctrl-C reaches their owner alone, which passes it on as SIGTERM: each saves at its next
+step and ends. If the owner is killed, the kernel kills them too.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from multiprocessing.context import SpawnProcess
@@ -44,8 +45,9 @@ def beside(plan: Plan) -> Iterator[None]:
     """
     spawn = multiprocessing.get_context("spawn")
     arms = [spawn.Process(target=_arm, args=(plan, arm), name=arm) for arm in plan.control if not finished(plan, arm)]
-    for process in arms:
-        process.start()
+    with _ignoring_ctrl_c():
+        for process in arms:
+            process.start()
     try:
         yield
         for process in arms:
@@ -94,10 +96,23 @@ def _console(folder: Path, arm: str) -> Console:
     return Console(file=open(path, "a", encoding="utf-8", buffering=1), width=BATCH_LOG_WIDTH)
 
 
+@contextlib.contextmanager
+def _ignoring_ctrl_c() -> Iterator[None]:
+    """Processes started here are deaf to Ctrl-C from their first instruction on: their owner speaks for it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def _interrupt(arms: list[SpawnProcess]) -> None:
+    """SIGTERM: an arm that trains saves at its next step and ends, one that does not has nothing to lose."""
     for process in arms:
-        if process.pid is not None and process.is_alive():
-            os.kill(process.pid, signal.SIGINT)
+        process.terminate()
     for process in arms:
         process.join()
 

@@ -34,6 +34,7 @@ app = App(
     help="Continual pre-training of language models: plan, mix, train, judge, go on, and show why.",
     version=__version__,
     help_on_error=False,
+    suppress_keyboard_interrupt=False,  # main() says what a stopped run means
 )
 for _name, _help in _COMMANDS.items():
     app.command(f"keepwarm.cli.{_name}:{_name}", name=_name, help=_help)
