@@ -35,7 +35,7 @@ stages:
   - {name: stage4, new: d3, tokens: 5_120, ladder: [{rung: buffer-mix, mixes: [[0.25, 0.50, 0.25]]}]}
 buffer: {tokens: 40k, policy: proportional}
 max_epochs: 4
-verdict: {tolerance: 9 nats, adaptation: 70%, evaluate_every: auto}
+verdict: {tolerance: 9 nats, adaptation: 20%, evaluate_every: auto}
 control: none
 run: {folder: run, threads: 1}
 """

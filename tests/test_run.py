@@ -13,7 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from keepwarm.attempt.progress import end_of
 from keepwarm.cli.main import main
+from keepwarm.engine.loop import Training
 
 KEEPWARM = [sys.executable, "-m", "keepwarm.cli.main"]
 LINE_END = "cookbook/stage4/01-cooldown"
@@ -297,13 +299,34 @@ def test_the_batch_split_changes_neither_order_nor_samples(finished, workplace, 
     assert [r["loss"] for r in mine_train] == pytest.approx([r["loss"] for r in theirs_train], rel=1e-3)
 
 
+def test_ctrl_c_during_the_last_evaluation_of_an_attempt_is_not_forgotten(workplace, monkeypatch, capsys):
+    """The attempt is whole then, so it is saved as such, but nothing after it is begun."""
+    evaluate = Training._evaluate
+
+    def interrupted(self, *, full):
+        if self.attempt.stage == "stage2" and self.step == self.attempt.steps:
+            os.kill(os.getpid(), signal.SIGINT)
+        evaluate(self, full=full)
+
+    monkeypatch.setattr(Training, "_evaluate", interrupted)
+    assert main(["run", "plan.yaml"]) == 130
+    assert "stopped; nothing is lost" in capsys.readouterr().err
+    (attempt,) = (workplace / "run/arms/cookbook/stage2").iterdir()
+    assert end_of(attempt) is not None
+    assert not (workplace / "run/arms/cookbook/stage3").exists()
+
+
+def _trains(stage):
+    return any('"train"' in path.read_text() for path in stage.glob("*/metrics.jsonl"))
+
+
 def test_ctrl_c_reaches_every_arm_and_says_that_nothing_is_lost(workplace, edit_plan):
     """Interrupt the owner while both arms train: all processes end, and the same command goes on to the end."""
     edit_plan(("control: none", "control: no-replay"))
     command = [*KEEPWARM, "run", "plan.yaml", *(word for each in LONGER for word in ("--set", each))]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     wanted = [workplace / "run/arms/cookbook/stage2", workplace / "run/arms/no-replay/stage2"]
-    while process.poll() is None and not all(list(folder.glob("*/metrics.jsonl")) for folder in wanted):
+    while process.poll() is None and not all(_trains(folder) for folder in wanted):
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)

@@ -14,7 +14,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
@@ -32,24 +32,29 @@ from keepwarm.plan.load import plan_document
 from keepwarm.plan.model import Plan
 from keepwarm.plan.rungs import Candidate
 from keepwarm.report.terminal import BATCH_LOG_WIDTH, Terminal, console
-from keepwarm.work import Run, base_line, cool, end_manifest, judged, train
+from keepwarm.work import NO_REPLAY, Run, base_line, cool, end_manifest, judged, train
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 @contextlib.contextmanager
-def beside(plan: Plan) -> Iterator[None]:
-    """Train the plan's unfinished control arms while the block runs, and wait for them.
+def beside(plan: Plan, until: str | None) -> Iterator[Callable[[], bool]]:
+    """Train the plan's unfinished control arms (to the end of stage `until`) while the block runs, and wait for them.
 
-    When the block fails or is interrupted they are interrupted too. Raises WorkFailed if one of them failed.
+    Yields a function that tells whether an arm has failed. When the block fails or is interrupted they are interrupted
+    too. Raises WorkFailed if one of them failed.
     """
     spawn = multiprocessing.get_context("spawn")
-    arms = [spawn.Process(target=_arm, args=(plan, arm), name=arm) for arm in plan.control if not finished(plan, arm)]
+    arms = [
+        spawn.Process(target=_arm, args=(plan, arm, until), name=arm)
+        for arm in plan.control
+        if not finished(plan, arm, until)
+    ]
     with _ignoring_ctrl_c():
         for process in arms:
             process.start()
     try:
-        yield
+        yield lambda: any(process.exitcode for process in arms)
         for process in arms:
             process.join()
     except BaseException:
@@ -60,21 +65,22 @@ def beside(plan: Plan) -> Iterator[None]:
         raise WorkFailed(f"the control arm {', '.join(failed)} did not come to its end; what it said is above")
 
 
-def finished(plan: Plan, arm: str) -> bool:
-    """True when every stage of an arm is on disk, and its cooldown branch where the plan has one."""
-    folder = Path(plan.run.folder)
-    stages = [attempts_of(folder, arm, stage.name) for stage in plan.stages]
+def finished(plan: Plan, arm: str, until: str | None = None) -> bool:
+    """True when every stage of an arm (up to `until`) is on disk, and its cooldown branch where the plan has one."""
+    folder, names = Path(plan.run.folder), [stage.name for stage in plan.stages]
+    wanted = names if until is None else names[: names.index(until) + 1]
+    stages = [attempts_of(folder, arm, name) for name in wanted]
     if not all(any(each.accepted for each in attempts) for attempts in stages):
         return False
-    if not plan.schedule.cooldown.tokens_of(plan.stages[-1].tokens):
+    if until is not None or not plan.schedule.cooldown.tokens_of(plan.stages[-1].tokens):
         return True
     return any(each.rung == COOLDOWN and end_of(each.folder) is not None for each in stages[-1])
 
 
-def control_line(context: Run, base: Line, arm: str) -> None:
+def control_line(context: Run, base: Line, arm: str, until: str | None) -> None:
     """One arm: each stage continues the arm's own previous one, without ladder and without B."""
     line = replace(base, arm=arm)
-    name = "naive" if arm == "no-replay" else "d0-only"
+    name = "naive" if arm == NO_REPLAY else "d0-only"
     for stage in context.plan.stages:
         feed = context.feed()
         attempt, start = resolve(Request(context.plan, stage, feed, line, 0, Candidate(name, name, {})))
@@ -84,6 +90,8 @@ def control_line(context: Run, base: Line, arm: str) -> None:
         end = end_manifest(context, attempt)
         taught = (*line.taught, (stage.new, end)) if attempt.new else line.taught
         line = Line(arm, end, line.end, taught, None, line.attempts | {attempt.sha256})
+        if stage.name == until:
+            return
     cool(context, line)
 
 
@@ -117,7 +125,7 @@ def _interrupt(arms: list[SpawnProcess]) -> None:
         process.join()
 
 
-def _arm(plan: Plan, arm: str) -> None:
+def _arm(plan: Plan, arm: str, until: str | None) -> None:
     """What an arm's process does. Errors are told the way the command line tells them."""
     os.setpgrp()
     if sys.platform == "linux":
@@ -126,7 +134,7 @@ def _arm(plan: Plan, arm: str) -> None:
     try:
         listener = Terminal(prefix=f"[{arm}] ", out=_console(folder, arm))
         context = Run(plan, files.sha256_json(plan_document(plan)), folder, prepare(plan, lambda text: None), listener)
-        control_line(context, base_line(context), arm)
+        control_line(context, base_line(context), arm, until)
     except (KeepwarmError, WorkFailed) as error:
         print(f"[{arm}] error: {error}", file=sys.stderr, flush=True)
         sys.exit(1)

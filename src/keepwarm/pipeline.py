@@ -6,7 +6,6 @@ kill, a full disk or Ctrl-C, and a finished run is read, not repeated.
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,6 +28,7 @@ from keepwarm.plan.model import Plan, StageSpec
 from keepwarm.plan.rungs import Candidate, candidates
 from keepwarm.strategy.ladder import Tried, best_replay, skip_reason
 from keepwarm.work import (
+    NO_REPLAY,
     Approve,
     Listener,
     Run,
@@ -63,7 +63,8 @@ def run(plan: Plan, listener: Listener, *, until: str | None = None, approve: Ap
         )
         files.write_json(folder / "resolved.json", resolved(context), replace=True)
         line = base_line(context)
-        with beside(plan) if until is None else contextlib.nullcontext():
+        with beside(plan, until) as failed:
+            context = replace(context, control_failed=failed if NO_REPLAY in plan.control else None)
             for index, stage in enumerate(plan.stages):
                 line, _ = _climb(context, index, stage, line)
                 if stage.name == until:

@@ -5,7 +5,8 @@ Each looks at the run folder first: what is done there is read, not repeated.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -14,7 +15,15 @@ from keepwarm import files
 from keepwarm.attempt.line import Feed, Line, feed_of, open_stream, threads_for
 from keepwarm.attempt.model import Attempt
 from keepwarm.attempt.progress import end_of
-from keepwarm.attempt.records import Record, read_attempt, read_metrics, read_verdict, write_attempt, write_verdict
+from keepwarm.attempt.records import (
+    MetricsWriter,
+    Record,
+    read_attempt,
+    read_metrics,
+    read_verdict,
+    write_attempt,
+    write_verdict,
+)
 from keepwarm.attempt.resolve import base_attempt, cooldown_attempt
 from keepwarm.blend.buffer import BufferVersion, fill, load_buffer
 from keepwarm.blend.ledger import ledger
@@ -28,6 +37,8 @@ from keepwarm.strategy.early import hopeless
 from keepwarm.strategy.shift import Shift, grade
 from keepwarm.strategy.verdict import judge
 
+NO_REPLAY = "no-replay"
+CONTROL_POLL_SECONDS = 0.2
 Approve = Literal["never", "each-stage", "each-rung"]
 
 
@@ -57,6 +68,7 @@ class Run:
     prepared: Prepared
     listener: Listener
     approve: Approve = "never"
+    control_failed: Callable[[], bool] | None = None  # asked while the no-replay arm is waited for; None: there is none
 
     def feed(self) -> Feed:
         """Every source there is: the corpora's, and those of each version of B that is on disk."""
@@ -129,6 +141,8 @@ def judged(context: Run, attempt: Attempt, feed: Feed, *, accept_any: bool) -> R
     folder = context.folder / attempt.folder
     verdict = read_verdict(folder)
     if verdict is None:
+        if not accept_any:
+            _record_control(context, attempt)
         found = judge(read_metrics(folder / "metrics.jsonl"))
         accepted = found.outcome == "recovered" or (accept_any and found.outcome != "diverged")
         verdict = {"label": attempt.label, "accepted": accepted, "attempt": attempt.sha256, **found.as_dict()}
@@ -137,6 +151,26 @@ def judged(context: Run, attempt: Attempt, feed: Feed, *, accept_any: bool) -> R
         write_verdict(folder, verdict)
     context.listener.judged(attempt, folder, verdict)
     return verdict
+
+
+def _record_control(context: Run, attempt: Attempt) -> None:
+    """Put into the metrics how far the no-replay control came with the new corpus, once it is there: for the verdict."""
+    path = context.folder / attempt.folder / "metrics.jsonl"
+    records = read_metrics(path)
+    before = records[0]["adaptation"]["before_at_peak"]
+    if context.control_failed is None or before is None or any(r.get("event") == "control" for r in records):
+        return
+    control = context.folder / "arms" / NO_REPLAY / attempt.stage / "00-naive"
+    while (end := end_of(control) if (control / "attempt.json").exists() else None) is None:
+        if context.control_failed():
+            raise WorkFailed(f"the control arm {NO_REPLAY} did not come to its end; what it said is above")
+        time.sleep(CONTROL_POLL_SECONDS)
+    gain = before - end.evaluation[str(attempt.new)]["loss"]
+    writer = MetricsWriter(path)
+    at = {"step": records[-1]["step"], "tokens": records[-1]["tokens"]}
+    text = f"{attempt.new}: the no-replay control came {gain:.3f} nats below where this attempt started"
+    writer.write({"kind": "event", **at, "event": "control", "gain": gain, "checkpoint": end.id, "text": text})
+    writer.close()
 
 
 def _fed(attempt: Attempt, feed: Feed) -> list[Mapping[str, Any]]:

@@ -22,7 +22,7 @@ def metrics(*, old_end=2.2, new_end=2.0, reference=2.0, tolerance=0.3, spread=0.
         "kind": "header", "old": ["d0"], "new": "d1", "steps": 100,
         "references": {"d0": {"loss": reference, "windows": reference_windows}},
         "before": {"d0": {"loss": 2.1, "windows": reference_windows}, "d1": {"loss": 4.0, "windows": [4.0] * WINDOWS}},
-        "tolerance": {"d0": {"nats": tolerance}}, "adaptation": {"share": 0.7, "control_gain": control_gain},
+        "tolerance": {"d0": {"nats": tolerance}}, "adaptation": {"share": 0.7, "before_at_peak": 4.0},
     }  # fmt: skip
     before = {
         "kind": "eval", "full": True, "step": 0, "tokens": 0, "loss": {"d0": 2.1, "d1": 4.0},
@@ -33,7 +33,8 @@ def metrics(*, old_end=2.2, new_end=2.0, reference=2.0, tolerance=0.3, spread=0.
         "windows": {"d0": end_windows, "d1": [new_end] * WINDOWS},
     }  # fmt: skip
     train = {"kind": "train", "step": 50, "tokens": 500, "loss": 2.0}
-    return [header, before, train, *([after] if end else [])]
+    control = {"kind": "event", "event": "control", "step": 100, "tokens": 1000, "gain": control_gain}
+    return [header, before, train, *([after] if end else []), *([control] if control_gain else [])]
 
 
 def test_within_tolerance_and_learned_is_recovered():
@@ -70,7 +71,7 @@ def test_a_new_corpus_that_gains_less_than_the_control_is_under_adapting():
     assert judge(metrics(new_end=2.5, control_gain=2.0)).outcome == "recovered"  # 1.5 of 2.0 is 75 %
     verdict = judge(metrics(new_end=2.7, control_gain=2.0))  # 1.3 of 2.0 is 65 %
     assert verdict.outcome == "under-adapting"
-    assert "missed the 1.400 needed (70% of what the no-replay control gained)" in verdict.reasons[1]
+    assert "missed the 1.400 needed (70% of the 2.000 to where the no-replay control came)" in verdict.reasons[1]
 
 
 def test_without_a_control_the_gain_must_exceed_noise_and_the_record_says_so():
@@ -102,5 +103,5 @@ def test_before_its_end_an_attempt_is_undecided():
 
 def test_a_subset_evaluation_at_the_end_is_not_the_end():
     records = copy.deepcopy(metrics())
-    records[-1]["full"] = False
+    records[3]["full"] = False
     assert judge(records).outcome == "undecided"

@@ -44,6 +44,8 @@ def train(
     try:
         with _signals_into(asked):
             training.run()
+        if asked:  # during the last step or its evaluation: the attempt is whole, what comes after it is not begun
+            raise KeyboardInterrupt
     except Stopped:
         raise KeyboardInterrupt from None
     finally:

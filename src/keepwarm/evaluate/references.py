@@ -61,7 +61,10 @@ def header(
         "roles": {source.id: source.role for source in attempt.sources},
         "sources": {source.id: source.name for source in attempt.sources},
         "references": references, "before": before, "tolerance": tolerance,
-        "adaptation": {"share": attempt.judgement.adaptation, "control_gain": None},
+        "adaptation": {
+            "share": attempt.judgement.adaptation,
+            "before_at_peak": end.evaluation[attempt.new]["loss"] if end is not None and attempt.new else None,
+        },
         "evaluation": {"steps": list(attempt.evaluation.steps), "subset": dict(attempt.evaluation.subset)},
         "tokens_per_byte": dict(tokens_per_byte), "possibly_seen": list(possibly_seen), "threads": threads,
         "precision": "fp32", "keepwarm": __version__,

@@ -2,8 +2,9 @@
 
 Decided from an attempt's metrics alone, on paired held-out losses (the same windows, the same LR phase as the
 reference). For each old corpus, excess = loss - reference - tolerance is held against +-2 noise: beyond it the answer
-is `clear`, inside it the sign decides and the record says `close`. The new corpus must gain `adaptation` of what the
-no-replay control gained at the same tokens; where there is no control, more than 2 noise, and the record says so.
+is `clear`, inside it the sign decides and the record says `close`. The new corpus must gain `adaptation` of the way from
+where the attempt started to where the no-replay control came at the same tokens (the arms' starts differ, so the
+control's own gain would not compare); where there is no control, more than 2 noise, and the record says so.
 COOKBOOK, "The verdict"; which trouble it is follows the two-domain table of the same page's sources.
 """
 
@@ -88,7 +89,8 @@ def judge(records: Sequence[Record]) -> Verdict:
     if end is None:
         return Verdict("undecided", ("the attempt has not come to its end",), step, tokens, {}, {})
     old = {name: _old(name, header, end) for name in header["old"]}
-    new = {header["new"]: _new(header, end)} if header["new"] else {}
+    control = next((r["gain"] for r in records if r["kind"] == "event" and r["event"] == "control"), None)
+    new = {header["new"]: _new(header, end, control)} if header["new"] else {}
     if stopped is not None:
         return Verdict(
             "not-recovering", (f"stopped early: {stopped['text']}", *_reasons(old, new)), step, tokens, old, new
@@ -108,8 +110,8 @@ def _old(name: str, header: Record, end: Record) -> OldCorpus:
     )
 
 
-def _new(header: Record, end: Record) -> NewCorpus:
-    name, control = header["new"], header["adaptation"]["control_gain"]
+def _new(header: Record, end: Record, control: float | None) -> NewCorpus:
+    name = header["new"]
     before = header["before"][name]
     gain = before["loss"] - end["loss"][name]
     noise = paired_noise(end["windows"][name], before["windows"])
@@ -117,7 +119,7 @@ def _new(header: Record, end: Record) -> NewCorpus:
         needed, needed_is = NOISE_WIDTHS * noise, "more than noise (no control to compare with)"
     else:
         share = header["adaptation"]["share"]
-        needed, needed_is = share * control, f"{share:.0%} of what the no-replay control gained"
+        needed, needed_is = share * control, f"{share:.0%} of the {control:.3f} to where the no-replay control came"
     return NewCorpus(end["loss"][name], before["loss"], gain, needed, needed_is, noise, gain > needed)
 
 
