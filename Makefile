@@ -30,12 +30,12 @@ format: $(READY)
 	$(BIN)/ruff format .
 
 # torch goes first and alone, so that nothing pulls another build of it. TORCH_INDEX names an index of CPU builds.
-$(READY): pyproject.toml requirements.txt demo-requirements.txt
+$(READY): pyproject.toml requirements.txt demo-requirements.txt test-requirements.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "keepwarm needs Python 3.11 or newer: make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch==2.13.0
 	$(BIN)/pip install --quiet -r requirements.txt
-	$(BIN)/pip install --quiet --no-deps -r demo-requirements.txt
+	$(BIN)/pip install --quiet --no-deps -r demo-requirements.txt -r test-requirements.txt
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation -e .
 	touch $(READY)
 

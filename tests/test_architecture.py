@@ -11,7 +11,7 @@ import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "keepwarm"
 ORDER = [
-    "errors", "units", "files", "plan", "corpora", "blend", "schedule", "lineage", "attempt", "evaluate", "strategy",
+    "errors", "units", "files", "processes", "plan", "corpora", "blend", "schedule", "lineage", "attempt", "evaluate", "strategy",
     "engine", "backends", "merge", "convert", "report", "doctor", "work", "arms", "pipeline", "decisions", "demo", "cli",
 ]  # fmt: skip
 TORCH_ROOMS = {"engine", "merge", "convert"}

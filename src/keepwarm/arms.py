@@ -8,12 +8,9 @@ step and ends. If the owner is killed, the kernel kills them too.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import multiprocessing
 import os
-import signal
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from multiprocessing.context import SpawnProcess
@@ -21,7 +18,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from keepwarm import files
+from keepwarm import files, processes
 from keepwarm.attempt.candidates import resolve
 from keepwarm.attempt.line import COOLDOWN, Line
 from keepwarm.attempt.progress import attempts_of, end_of
@@ -33,8 +30,6 @@ from keepwarm.plan.model import Plan
 from keepwarm.plan.rungs import Candidate
 from keepwarm.report.terminal import BATCH_LOG_WIDTH, Terminal, console
 from keepwarm.work import NO_REPLAY, Run, base_line, cool, end_manifest, judged, train
-
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 @contextlib.contextmanager
@@ -50,7 +45,7 @@ def beside(plan: Plan, until: str | None) -> Iterator[Callable[[], bool]]:
         for arm in plan.control
         if not finished(plan, arm, until)
     ]
-    with _ignoring_ctrl_c():
+    with processes.ignoring_ctrl_c():
         for process in arms:
             process.start()
     try:
@@ -104,19 +99,6 @@ def _console(folder: Path, arm: str) -> Console:
     return Console(file=open(path, "a", encoding="utf-8", buffering=1), width=BATCH_LOG_WIDTH)
 
 
-@contextlib.contextmanager
-def _ignoring_ctrl_c() -> Iterator[None]:
-    """Processes started here are deaf to Ctrl-C from their first instruction on: their owner speaks for it."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
 def _interrupt(arms: list[SpawnProcess]) -> None:
     """SIGTERM: an arm that trains saves at its next step and ends, one that does not has nothing to lose."""
     for process in arms:
@@ -128,8 +110,7 @@ def _interrupt(arms: list[SpawnProcess]) -> None:
 def _arm(plan: Plan, arm: str, until: str | None) -> None:
     """What an arm's process does. Errors are told the way the command line tells them."""
     os.setpgrp()
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    processes.die_with_owner()
     folder = Path(plan.run.folder)
     try:
         listener = Terminal(prefix=f"[{arm}] ", out=_console(folder, arm))

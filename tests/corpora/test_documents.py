@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import zstandard
 
-from keepwarm.corpora.documents import iter_documents
+from keepwarm.corpora.documents import iter_documents, parts, read_slice, text_files
 from keepwarm.errors import DataError
 
 TEXTS = ["one", "zwei\nzeilen", "drei é"]
@@ -83,3 +85,34 @@ def test_parquet_without_text(files):
 def test_a_pattern_that_matches_nothing(files):
     with pytest.raises(DataError, match="z.jsonl: no such file"):
         list(iter_documents(["a.jsonl", "z.jsonl"]))
+
+
+@pytest.mark.parametrize("part_bytes", [1, 7, 64, 1000, 10**9])
+def test_parts_hold_every_document_once_and_in_order(tmp_path, monkeypatch, part_bytes):
+    monkeypatch.chdir(tmp_path)
+    texts = [f"document {i} " + "x" * (i * 7 % 40) for i in range(60)]
+    rows = "".join(json.dumps({"text": text}) + ("\n\n" if len(text) % 3 else "\n") for text in texts[:50])
+    Path("a.jsonl").write_text(rows.rstrip("\n"))
+    pq.write_table(pa.table({"text": texts[50:58]}), "b.parquet", row_group_size=2)
+    for number in (58, 59):
+        Path(f"c{number}.txt").write_text(texts[number])
+    found = parts(text_files(["*"]), part_bytes)
+    assert [text for part in found for piece in part for text, _ in read_slice(piece)] == texts
+    sizes = [sum(piece.input_bytes for piece in part) for part in found]
+    assert len(found) == 1 if part_bytes > 10**6 else max(sizes) <= max(part_bytes, max(map(os.path.getsize, os.listdir())))
+
+
+def test_a_bad_line_far_into_a_file_is_named_by_its_number(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("a.jsonl").write_text('{"text": "fine"}\n' * 700 + '{"text": 3}\n' + '{"text": "fine"}\n' * 100)
+    with pytest.raises(DataError, match="a.jsonl:701: no string"):
+        for part in parts([Path("a.jsonl")], 1000):
+            for piece in part:
+                list(read_slice(piece))
+
+
+def test_half_a_surrogate_pair_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("a.jsonl").write_text('{"text": "a\\ud800b"}\n')
+    with pytest.raises(DataError, match="a.jsonl:1: holds half of a surrogate pair"):
+        list(iter_documents(["a.jsonl"]))

@@ -10,9 +10,10 @@ import pytest
 
 from keepwarm.cli.main import main
 from keepwarm.corpora.holdout import FEWEST_DOCUMENTS, FEWEST_PIECES, kept_spans, split_holdout, texts_for_tokenizer
+from keepwarm.corpora.identity import document_hashes, document_spans
 from keepwarm.corpora.indexed import IndexedWriter, open_indexed
 from keepwarm.corpora.source import Source, WindowReader
-from keepwarm.corpora.tokenize import document_hashes, document_spans, tokenize_corpus
+from keepwarm.corpora.tokenize import tokenize_corpus
 from keepwarm.corpora.tokenizer import load_tokenizer, train_tokenizer
 from keepwarm.errors import DataError, PlanError
 

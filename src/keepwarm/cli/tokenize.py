@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 
-def tokenize(*text: str, tokenizer: Path, output: Path, seed: int = 0, eod: str | None = None) -> int:
+def tokenize(
+    *text: str, tokenizer: Path, output: Path, seed: int = 0, eod: str | None = None, workers: int | None = None
+) -> int:
     """Tokenize text into Megatron's .bin/.idx, documents shuffled once, a document end after each.
+
+    Stopped by Ctrl-C or a kill, the same command goes on. The number of workers changes no byte.
 
     Parameters
     ----------
@@ -21,23 +24,23 @@ def tokenize(*text: str, tokenizer: Path, output: Path, seed: int = 0, eod: str 
         Of the order of documents.
     eod
         The token that ends a document, where the tokenizer does not say.
+    workers
+        Processes that encode at a time; by default one for each processor.
     """
     from keepwarm.corpora.tokenize import tokenize_corpus
     from keepwarm.corpora.tokenizer import load_tokenizer
     from keepwarm.errors import KeepwarmError
+    from keepwarm.report.progress import progress_bar
 
     if not text:
         raise KeepwarmError("no text is named", "there is nothing to tokenize", "keepwarm tokenize text.jsonl ...")
-    show = sys.stderr.isatty()
-
-    def progress(documents: int) -> None:
-        if show:
-            print(f"\r{documents:,} documents", end="", file=sys.stderr, flush=True)
-
-    sidecar = tokenize_corpus(text, load_tokenizer(tokenizer, eod), output, seed=seed, progress=progress)
-    print("\r" if show else "", end="", file=sys.stderr)
-    per_byte = sidecar.tokens / max(1, sidecar.text_bytes)
-    print(f"{output}: {sidecar.documents:,} documents, {sidecar.tokens:,} tokens, {1 / per_byte:.2f} bytes a token")
+    if workers is not None and workers < 1:
+        raise KeepwarmError(f"--workers {workers}", "at least one process does the work", "--workers 1")
+    loaded = load_tokenizer(tokenizer, eod)
+    with progress_bar("tokenizing") as (say, progress):
+        sidecar = tokenize_corpus(text, loaded, output, seed=seed, workers=workers, tell=say, progress=progress)
+    per_token = sidecar.text_bytes / sidecar.tokens
+    print(f"{output}: {sidecar.documents:,} documents, {sidecar.tokens:,} tokens, {per_token:.2f} bytes a token")
     if sidecar.empty_documents:
         print(f"  {sidecar.empty_documents:,} empty documents were left out")
     if sidecar.special_tokens_escaped:

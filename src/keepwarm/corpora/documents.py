@@ -1,5 +1,8 @@
 """Documents of text corpora, one at a time: .txt (a document a file), .jsonl (key `text`), .parquet (column `text`),
 each also as .gz or .zst. Files are read in the order of their names; memory holds one document.
+
+`parts` divides the files into runs of about equal size, a large .jsonl or .parquet between documents, so that many
+processes can read one corpus: a line belongs to the slice in which it begins, a row to its row group.
 """
 
 from __future__ import annotations
@@ -7,17 +10,34 @@ from __future__ import annotations
 import contextlib
 import glob
 import gzip
+import importlib
+import importlib.util
 import io
 import json
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 from keepwarm.errors import DataError
 
+_orjson = importlib.import_module("orjson") if importlib.util.find_spec("orjson") else None
+
 KEY = "text"
 PLAIN, LINES, COLUMNS = (".txt",), (".jsonl",), (".parquet",)
+PART_BYTES, MOST_PARTS = 64 << 20, 512
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """A file, or of a .jsonl the lines that begin in bytes [start, stop), of a .parquet the row groups [start, stop)."""
+
+    path: Path
+    start: int
+    stop: int
+    input_bytes: int  # on disk, for progress
+    whole: bool
 
 
 def text_files(patterns: Sequence[str]) -> list[Path]:
@@ -42,17 +62,75 @@ def text_files(patterns: Sequence[str]) -> list[Path]:
     return sorted(found)
 
 
+def parts(paths: Sequence[Path], part_bytes: int = PART_BYTES) -> list[tuple[Slice, ...]]:
+    """The files in runs of about `part_bytes` (more where that would make over 512 runs); the same for the same files."""
+    target = max(part_bytes, -(-sum(path.stat().st_size for path in paths) // MOST_PARTS))
+    found: list[tuple[Slice, ...]] = []
+    run: list[Slice] = []
+    for piece in (piece for path in paths for piece in _slices(path, target)):
+        if run and sum(each.input_bytes for each in run) + piece.input_bytes > target:
+            found.append(tuple(run))
+            run = []
+        run.append(piece)
+    return [*found, tuple(run)] if run else found
+
+
 def iter_documents(patterns: Sequence[str]) -> Iterator[tuple[str, str]]:
     """(text, place) of every document; DataError by file:line for what can't be read."""
     for path in text_files(patterns):
-        if _kind(path) in COLUMNS:
-            yield from _parquet(path)
-            continue
-        with _explained(path), _open(path) as file:
-            if _kind(path) in PLAIN:
-                yield _decoded(file.read(), path, 1), str(path)
-            else:
-                yield from _jsonl(file, path)
+        size = path.stat().st_size
+        yield from read_slice(Slice(path, 0, size, size, True))
+
+
+def read_slice(piece: Slice) -> Iterator[tuple[str, str]]:
+    """(text, place) of the documents of a slice; DataError by file:line for what can't be read."""
+    path = piece.path
+    if _kind(path) in COLUMNS:
+        yield from _parquet(piece)
+        return
+    with _explained(path), _open(path) as file:
+        if _kind(path) in PLAIN:
+            yield _decoded(file.read(), path, 1), str(path)
+        elif piece.whole:
+            yield from _jsonl(enumerate(file, start=1), path)
+        else:
+            yield from _jsonl_slice(file, piece)
+
+
+def _slices(path: Path, target: int) -> Iterator[Slice]:
+    size = path.stat().st_size
+    count = -(-size // target)
+    if count > 1 and _kind(path) in COLUMNS:
+        groups = _open_parquet(path).num_row_groups
+        count = min(count, groups)
+        for number in range(count):
+            yield Slice(path, groups * number // count, groups * (number + 1) // count, size // count, False)
+    elif count > 1 and path.suffix in LINES:
+        for number in range(count):
+            start, stop = size * number // count, size * (number + 1) // count
+            yield Slice(path, start, stop, stop - start, False)
+    else:
+        yield Slice(path, 0, size, size, True)
+
+
+def _lines_in(file: IO[bytes], piece: Slice, number: int) -> Iterator[tuple[int, bytes]]:
+    """(line number, line) of the lines that begin in the slice, whose first line is number `number`."""
+    file.seek(max(0, piece.start - 1))
+    if piece.start:
+        file.readline()  # the rest of a line that began before; just the byte that ends it, if one ends there
+    while file.tell() < piece.stop and (line := file.readline()):
+        yield number, line
+        number += 1
+
+
+def _lines_before(piece: Slice) -> int:
+    """Lines of the file that begin before the slice."""
+    with open(piece.path, "rb") as file:
+        left, count = piece.start - 1, 0
+        while left > 0 and (block := file.read(min(left, 1 << 20))):
+            count += block.count(b"\n")
+            left -= len(block)
+    return count + 1
 
 
 def _kind(path: Path) -> str:
@@ -76,6 +154,10 @@ def _explained(path: Path) -> Iterator[None]:
         yield
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise _cut(path, error) from None
+    except PermissionError:
+        raise DataError(
+            f"{path}: permission denied", "part of the corpus would be missing", f"chmod u+r {path}"
+        ) from None
     except Exception as error:
         if type(error).__name__ == "ZstdError":
             raise _cut(path, error) from None
@@ -88,28 +170,64 @@ def _cut(path: Path, error: BaseException) -> DataError:
     )
 
 
-def _jsonl(file: IO[bytes], path: Path) -> Iterator[tuple[str, str]]:
-    for number, line in enumerate(file, start=1):
-        if line.strip():
-            yield _text_of(_decoded(line, path, number), f"{path}:{number}"), f"{path}:{number}"
+def _jsonl(lines: Iterable[tuple[int, bytes]], path: Path) -> Iterator[tuple[str, str]]:
+    for number, line in lines:
+        if not line.isspace():
+            place = f"{path}:{number}"
+            yield _text_of(line, path, number, place), place
 
 
-def _text_of(line: str, place: str) -> str:
+def _jsonl_slice(file: IO[bytes], piece: Slice) -> Iterator[tuple[str, str]]:
+    """Lines are numbered from the slice's first; where one is refused, it is found again by its number in the file."""
     try:
-        item = json.loads(line)
-    except ValueError as error:
-        raise DataError(
-            f"{place}: not JSON ({error})", "every line holds one document", "mend the line, or remove it"
-        ) from None
-    if not isinstance(item, dict) or not isinstance(item.get(KEY), str):
+        yield from _jsonl(_lines_in(file, piece, 1), piece.path)
+    except DataError:
+        for _ in _jsonl(_lines_in(file, piece, _lines_before(piece) + 1 if piece.start else 1), piece.path):
+            pass
+        raise
+
+
+def _text_of(line: bytes, path: Path, number: int, place: str) -> str:
+    item = _fast_json(line)
+    if item is None:
+        item = _slow_json(line, path, number, place)
+    text = item.get(KEY) if isinstance(item, dict) else None
+    if not isinstance(text, str):
         keys = ", ".join(sorted(item)) if isinstance(item, dict) else f"a {type(item).__name__}"
         raise DataError(
             f"{place}: no string under the key {KEY!r} (found: {keys})",
             "it is the document",
             f"rename the key to {KEY}",
         )
-    text: str = item[KEY]
     return text
+
+
+def _fast_json(line: bytes) -> Any:
+    """What orjson reads where it is installed; None where it is not or refuses, for json to read or to explain."""
+    if _orjson is None:
+        return None
+    try:
+        return _orjson.loads(line)
+    except ValueError:
+        return None
+
+
+def _slow_json(line: bytes, path: Path, number: int, place: str) -> Any:
+    try:
+        item = json.loads(_decoded(line, path, number))
+    except ValueError as error:
+        raise DataError(
+            f"{place}: not JSON ({error})", "every line holds one document", "mend the line, or remove it"
+        ) from None
+    try:
+        str(item.get(KEY) if isinstance(item, dict) else "").encode()
+    except UnicodeEncodeError:
+        raise DataError(
+            f"{place}: holds half of a surrogate pair (\\ud800 to \\udfff)",
+            "that is no character, and no tokenizer can read it",
+            "mend the line, or remove it",
+        ) from None
+    return item
 
 
 def _decoded(data: bytes, path: Path, line: int) -> str:
@@ -122,19 +240,24 @@ def _decoded(data: bytes, path: Path, line: int) -> str:
         ) from None
 
 
-def _parquet(path: Path) -> Iterator[tuple[str, str]]:
-    parquet = _library("pyarrow.parquet", path)
+def _open_parquet(path: Path) -> Any:
     try:
-        file = parquet.ParquetFile(path)
+        return _library("pyarrow.parquet", path).ParquetFile(path)
     except (OSError, ValueError) as error:
         raise _cut(path, error) from None
+
+
+def _parquet(piece: Slice) -> Iterator[tuple[str, str]]:
+    path = piece.path
+    file = _open_parquet(path)
     if KEY not in file.schema_arrow.names:
         names = ", ".join(file.schema_arrow.names)
         raise DataError(
             f"{path}: no column {KEY!r} (found: {names})", "it is the document", f"rename the column to {KEY}"
         )
-    row = 0
-    for batch in file.iter_batches(columns=[KEY], batch_size=1024):
+    first, last = (0, file.num_row_groups) if piece.whole else (piece.start, piece.stop)
+    row = sum(file.metadata.row_group(group).num_rows for group in range(first))
+    for batch in file.iter_batches(columns=[KEY], batch_size=1024, row_groups=list(range(first, last))):
         for value in batch.column(0).to_pylist():
             row += 1
             if not isinstance(value, str):
@@ -143,8 +266,6 @@ def _parquet(path: Path) -> Iterator[tuple[str, str]]:
 
 
 def _library(name: str, path: Path) -> Any:
-    import importlib
-
     try:
         return importlib.import_module(name)
     except ImportError:

@@ -28,6 +28,11 @@ def shuffled(count: int, *key: str | int) -> NDArray[np.int64]:
     return np.argsort(mix64(numbers), kind="stable").astype(np.int64)
 
 
+def bytes_hash(data: bytes) -> int:
+    """64-bit identity of a document's UTF-8 text: exact duplicates are equal."""
+    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
+
+
 def text_hash(text: str) -> int:
-    """64-bit identity of a document's text: exact duplicates are equal."""
-    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
+    """`bytes_hash` of a text."""
+    return bytes_hash(text.encode("utf-8", "surrogatepass"))

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from keepwarm.corpora.documents import iter_documents
 from keepwarm.corpora.hashing import text_hash
+from keepwarm.corpora.identity import document_hashes, document_spans
 from keepwarm.corpora.indexed import IndexedFile, IndexedWriter, Sidecar, open_indexed, source_id
-from keepwarm.corpora.tokenize import document_hashes, document_spans
 from keepwarm.corpora.tokenizer import Tokenizer
 from keepwarm.errors import DataError
 

@@ -14,6 +14,8 @@ import hashlib
 import json
 import os
 import struct
+from array import array
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -182,36 +184,49 @@ class IndexedWriter:
             self.binary.parent.mkdir(parents=True, exist_ok=True)
             self._aside = self.binary.with_name(self.binary.name + ".partial")
             self._file = open(self._aside, "wb", buffering=1 << 20)
-        self._lengths: list[int] = []
-        self._documents: list[int] = [0]
+        self._tokens = 0
+        self._lengths = array("q")  # 8 bytes a sequence
+        self._documents = array("q", [0])
         self._digest = hashlib.blake2b(digest_size=8)
         self.sidecar: Sidecar | None = None
 
     def add(self, tokens: NDArray[Any], *, end_document: bool = True) -> None:
         """Append one sequence, by default a whole document. DataError for ids that the dtype can't hold."""
+        self._write(tokens)
+        self._lengths.append(len(tokens))
+        if end_document:
+            self._documents.append(len(self._lengths))
+
+    def add_documents(self, tokens: NDArray[Any], lengths: NDArray[np.int64]) -> None:
+        """Append documents of one sequence each: `lengths` (documents,) in tokens, `tokens` all of theirs in a row."""
+        assert int(lengths.sum()) == len(tokens), (int(lengths.sum()), len(tokens))
+        self._write(tokens)
+        first = len(self._lengths)
+        self._lengths.extend(lengths.tolist())
+        self._documents.extend(range(first + 1, first + len(lengths) + 1))
+
+    def _write(self, tokens: NDArray[Any]) -> None:
         if len(tokens) and (tokens.min() < self._limits.min or tokens.max() > self._limits.max):
             raise DataError(
                 f"{self.binary}: token id {int(tokens.max()):,} does not fit {self.dtype.name}",
                 "it would wrap around to another word, silently",
                 "write the file with int32 tokens",
             )
-        data = np.ascontiguousarray(tokens, dtype=self.dtype).tobytes()
+        data = np.ascontiguousarray(tokens, dtype=self.dtype).data.cast("B") if len(tokens) else b""
         self._digest.update(data)
         with files.explained(self.binary):
             self._file.write(data)
-        self._lengths.append(len(tokens))
-        if end_document:
-            self._documents.append(len(self._lengths))
+        self._tokens += len(tokens)
 
     @property
     def tokens(self) -> int:
         """Tokens added so far."""
-        return sum(self._lengths)
+        return self._tokens
 
     def content_id(self) -> str:
         """Identity of what was added: its tokens and where documents end."""
         digest = self._digest.copy()
-        digest.update(np.asarray(self._lengths, "<i8").tobytes() + np.asarray(self._documents, "<i8").tobytes())
+        digest.update(np.frombuffer(self._lengths, "<i8").tobytes() + np.frombuffer(self._documents, "<i8").tobytes())
         return digest.hexdigest()
 
     def __enter__(self) -> IndexedWriter:
@@ -238,7 +253,7 @@ class IndexedWriter:
         files.write_bytes(self.index, index_bytes(self.dtype, self._lengths, self._documents))
 
 
-def index_bytes(dtype: np.dtype[Any], lengths: list[int], documents: list[int]) -> bytes:
+def index_bytes(dtype: np.dtype[Any], lengths: Sequence[int], documents: Sequence[int]) -> bytes:
     """The content of an `.idx` whose sequences lie one after the other."""
     code = next(code for code, name in CODES.items() if np.dtype(name) == dtype)
     sizes = np.asarray(lengths, dtype="<i8")

@@ -1,39 +1,45 @@
-"""Text to token files: documents in batches, a document end after each, shuffled once, reproducibly.
+"""Text to token files: a document end after each document, documents shuffled once, reproducibly.
 
-Tokens go to a temporary file in the order of the text, then to PREFIX.bin in an order drawn by the seed, so memory
-holds one batch and a few numbers a document. Nothing appears under the prefix before all of it is there.
-PREFIX.hash.npy holds each document's text hash: holdouts are chosen by it, and exact duplicates share it.
+The text is divided into parts (documents.py), which workers encode (parts.py) beside the prefix; then the documents are
+written to PREFIX.bin in an order drawn by the seed (shuffle.py). How many workers there are, whether the work was
+stopped in between and which library encodes changes no byte. Nothing appears under the prefix before all of it is
+there. PREFIX.hash.npy holds each document's text hash: holdouts are chosen by it, and exact duplicates share it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from itertools import islice
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from itertools import takewhile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from keepwarm import files
+from keepwarm.corpora import fast
 from keepwarm.corpora.documents import iter_documents, text_files
-from keepwarm.corpora.hashing import mix64, shuffled, text_hash
-from keepwarm.corpora.indexed import IndexedFile, IndexedWriter, Sidecar, best_dtype, open_indexed, pair
+from keepwarm.corpora.documents import parts as divided
+from keepwarm.corpora.hashing import shuffled
+from keepwarm.corpora.identity import hash_path
+from keepwarm.corpora.indexed import IndexedWriter, Sidecar, best_dtype, pair, read_sidecar
+from keepwarm.corpora.parts import COUNTS, Part, Settings, encode_parts, finished, path_of
+from keepwarm.corpora.shuffle import Run, write_shuffled
 from keepwarm.corpora.tokenizer import Tokenizer
-from keepwarm.errors import DataError
+from keepwarm.errors import DataError, KeepwarmError
 
-BATCH_DOCUMENTS, BATCH_CHARACTERS = 512, 4_000_000
-END_TOKENS = 64  # of a document without text: what its hash is made of
+Tell = Callable[[str], None]
+Progress = Callable[[int, int], None]  # bytes of input that were just encoded, and of input in all
 
 
 def tokenize_corpus(
-    patterns: Sequence[str],
-    tokenizer: Tokenizer,
-    prefix: Path,
-    *,
-    seed: int,
-    progress: Callable[[int], None] | None = None,
-) -> Sidecar:
-    """Tokenize text files into `prefix`.bin/.idx with sidecar and hashes. `progress` is told the documents done.
+    patterns: Sequence[str], tokenizer: Tokenizer, prefix: Path, *, seed: int, workers: int | None = None,
+    tell: Tell | None = None, progress: Progress | None = None,
+) -> Sidecar:  # fmt: skip
+    """Tokenize text files into `prefix`.bin/.idx with sidecar and hashes; goes on with what a stopped call has done.
 
     Raises DataError for text that can't be read, for a corpus without text, and if the prefix is taken.
     """
@@ -41,114 +47,109 @@ def tokenize_corpus(
         if path.exists():
             raise DataError(f"{path}: exists already", "token files are never overwritten", f"rm {path}")
     inputs = text_files(patterns)
-    lengths, hashes, facts = [], [], {"text_bytes": 0, "empty_documents": 0, "special_tokens_escaped": 0}
-    scratch = prefix.with_name(prefix.name + ".scratch.partial")
-    dtype = best_dtype(tokenizer.vocab_size)
-    try:
-        with files.explained(scratch):
-            scratch.parent.mkdir(parents=True, exist_ok=True)
-            with open(scratch, "wb", buffering=1 << 20) as out:
-                for texts in _batches(patterns):
-                    kept = [text for text in texts if text]
-                    facts["empty_documents"] += len(texts) - len(kept)
-                    for text, ids in zip(kept, tokenizer.encode(kept), strict=True):
-                        assert not (ids == tokenizer.eod_id).any(), "text was encoded as a document end"
-                        out.write(np.append(ids, tokenizer.eod_id).astype(dtype).tobytes())
-                        lengths.append(len(ids) + 1)
-                        hashes.append(text_hash(text))
-                        facts["text_bytes"] += len(text.encode())
-                        facts["special_tokens_escaped"] += tokenizer.escaped(text)
-                    if progress is not None:
-                        progress(len(lengths))
-        if not lengths:
-            raise DataError(f"{inputs[0]}: holds no text", "a corpus without text can't be fed", "name other files")
-        return _write(scratch, dtype, lengths, hashes, facts, inputs, tokenizer, prefix, seed)
-    finally:
-        scratch.unlink(missing_ok=True)
-
-
-def document_hashes(prefix: Path) -> NDArray[np.uint64]:
-    """A hash of each document, equal for duplicates: of its text where it is known, else of its length and ends."""
-    path = _hash_path(prefix)
-    if path.exists():
-        found: NDArray[np.uint64] = np.load(path)
-        return found
-    opened = open_indexed(prefix)
-    return _hash_tokens(opened)
-
-
-def document_spans(opened: IndexedFile) -> NDArray[np.int64]:
-    """(documents, 2): [start, stop) token positions in .bin. Sequences of a document follow each other."""
-    starts = opened.pointers // opened.dtype.itemsize
-    stops = starts + opened.lengths
-    first, last = opened.document_indices[:-1], opened.document_indices[1:]
-    empty = first == last
-    safe_first = np.minimum(first, max(0, opened.n_sequences - 1))
-    safe_last = np.maximum(last - 1, 0)
-    if opened.n_sequences == 0:
-        return np.zeros((len(first), 2), dtype=np.int64)
-    begin = np.where(empty, 0, starts[safe_first])
-    return np.stack([begin, np.where(empty, begin, stops[safe_last])], axis=1)
-
-
-def _batches(patterns: Sequence[str]) -> Iterator[list[str]]:
-    texts = (text for text, _ in iter_documents(patterns))
-    while batch := list(islice(texts, 1)):
-        characters = len(batch[0])
-        while len(batch) < BATCH_DOCUMENTS and characters < BATCH_CHARACTERS and (more := list(islice(texts, 1))):
-            characters += len(more[0])
-            batch += more
-        yield batch
-
-
-def _write(
-    scratch: Path, dtype: np.dtype[np.generic], lengths: list[int], hashes: list[int], facts: dict[str, int],
-    inputs: Sequence[Path], tokenizer: Tokenizer, prefix: Path, seed: int,
-) -> Sidecar:  # fmt: skip
-    stream = np.memmap(scratch, dtype=dtype, mode="r")
-    sizes = np.array(lengths, dtype=np.int64)
-    starts = np.cumsum(sizes) - sizes
-    order = shuffled(len(sizes), "documents", seed)
-    final_hashes = np.array(hashes, dtype=np.uint64)[order]
-    with IndexedWriter(prefix, dtype) as writer:
-        for number in order.tolist():
-            writer.add(stream[starts[number] : starts[number] + sizes[number]])
-        sidecar = Sidecar(
-            tokenizer_sha256=tokenizer.sha256, vocab_size=tokenizer.vocab_size, eod=tokenizer.eod_id,
-            documents=len(sizes), tokens=int(sizes.sum()), content_id=writer.content_id(), shuffled_with_seed=seed,
-            source_files=[
-                {"path": str(p), "bytes": p.stat().st_size, "sha256": files.sha256_file(p)} for p in inputs
-            ],
-            text_bytes=facts["text_bytes"], empty_documents=facts["empty_documents"],
-            special_tokens_escaped=facts["special_tokens_escaped"],
-        )  # fmt: skip
-        writer.sidecar = sidecar
-        _save_hashes(prefix, final_hashes)
+    work = [Part(number, slices) for number, slices in enumerate(divided(inputs))]
+    folder = prefix.with_name(prefix.name + ".parts.partial")
+    choice = fast.choose(tokenizer.path, tokenizer.encode, _sample(inputs))
+    with files.run_lock(folder):
+        try:
+            settings = _encode(work, folder, tokenizer, choice, workers, tell, progress)
+            sidecar = _write(work, settings, inputs, tokenizer, prefix, seed)
+        except KeepwarmError:
+            if not any(folder.glob("*.json")):  # complete parts are kept for the next call
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
+        shutil.rmtree(folder)
     return sidecar
 
 
+def is_tokenized(patterns: Sequence[str], tokenizer: Tokenizer, prefix: Path, seed: int) -> bool:
+    """True if `prefix` holds these very files' text: same tokenizer, seed, paths and sizes, none modified since."""
+    if (
+        not all(path.exists() for path in (*pair(prefix), hash_path(prefix)))
+        or (sidecar := read_sidecar(prefix)) is None
+    ):
+        return False
+    inputs = text_files(patterns)
+    made = pair(prefix)[0].stat().st_mtime_ns
+    return (
+        sidecar.tokenizer_sha256 == tokenizer.sha256
+        and sidecar.shuffled_with_seed == seed
+        and [(item["path"], item["bytes"]) for item in sidecar.source_files]
+        == [(str(path), path.stat().st_size) for path in inputs]
+        and all(path.stat().st_mtime_ns < made for path in inputs)
+    )
+
+
+def _sample(inputs: Sequence[Path]) -> list[str]:
+    """The first documents, about a megabyte of them."""
+    used = 0
+
+    def within(item: tuple[str, str]) -> bool:
+        nonlocal used
+        used += len(item[0])
+        return used <= fast.SAMPLE_BYTES or used == len(item[0])
+
+    with suppress(DataError):  # what can't be read is told when its part is made
+        return [text[: fast.SAMPLE_BYTES] for text, _ in takewhile(within, iter_documents([str(p) for p in inputs]))]
+    return []
+
+
+def _encode(
+    work: Sequence[Part], folder: Path, tokenizer: Tokenizer, choice: fast.Choice, workers: int | None,
+    tell: Tell | None, progress: Progress | None,
+) -> Settings:  # fmt: skip
+    """Make every part that is not there yet; by the reference after all if the fast library differs on the way."""
+    library = fast.LIBRARY if choice.backend is not None else "tokenizers"
+    settings = Settings(folder, tokenizer.path, tokenizer.sha256, tokenizer.eod_token, library)
+    todo = [part for part in work if finished(part, settings) is None]
+    if tell is not None:
+        tell(f"encoding with {library}: {choice.why}")
+        if len(todo) < len(work):
+            tell(f"going on: {len(work) - len(todo)} of {len(work)} parts are done")
+    total = sum(part.input_bytes for part in work)
+    if progress is not None:
+        progress(total - sum(part.input_bytes for part in todo), total)
+    tick = (lambda size: progress(size, total)) if progress is not None else None
+    try:
+        encode_parts(todo, settings, tokenizer, choice.backend, workers or os.cpu_count() or 1, tick)
+    except fast.Differs:
+        why = f"{fast.LIBRARY} gave other ids for a document of this text, so all of it is encoded again"
+        return _encode(work, folder, tokenizer, fast.Choice(None, why), workers, tell, None)
+    return settings
+
+
+def _write(
+    work: Sequence[Part], settings: Settings, inputs: Sequence[Path], tokenizer: Tokenizer, prefix: Path, seed: int
+) -> Sidecar:
+    records: list[dict[str, Any]] = [finished(part, settings) or {} for part in work]
+    counts = {name: sum(record["counts"][name] for record in records) for name in COUNTS}
+    if not counts["documents"]:
+        raise DataError(f"{inputs[0]}: holds no text", "a corpus without text can't be fed", "name other files")
+    numbers = [np.load(path_of(settings.folder, part.number, "numbers.npy")) for part in work]
+    order = shuffled(counts["documents"], "documents", seed)
+    runs = [
+        Run(path_of(settings.folder, part.number, "tokens"), rows["tokens"])
+        for part, rows in zip(work, numbers, strict=True)
+    ]
+    with IndexedWriter(prefix, best_dtype(tokenizer.vocab_size)) as writer:
+        write_shuffled(runs, order, writer, settings.folder)
+        writer.sidecar = Sidecar(
+            tokenizer_sha256=tokenizer.sha256, vocab_size=tokenizer.vocab_size, eod=tokenizer.eod_id,
+            documents=counts["documents"], tokens=counts["tokens"], content_id=writer.content_id(),
+            source_files=[
+                {"path": str(p), "bytes": p.stat().st_size, "sha256": files.sha256_file(p)} for p in inputs
+            ],
+            text_bytes=counts["text_bytes"], empty_documents=counts["empty_documents"],
+            special_tokens_escaped=counts["special_tokens_escaped"], shuffled_with_seed=seed,
+        )  # fmt: skip
+        _save_hashes(prefix, np.concatenate([rows["hash"] for rows in numbers])[order])
+    return writer.sidecar
+
+
 def _save_hashes(prefix: Path, hashes: NDArray[np.uint64]) -> None:
-    path = _hash_path(prefix)
+    path = hash_path(prefix)
     aside = path.with_name(path.name + ".partial.npy")
     with files.explained(path):
         np.save(aside, hashes)
         files.fsync_file(aside)
         aside.replace(path)
-
-
-def _hash_path(prefix: Path) -> Path:
-    return Path(str(pair(prefix)[0])[:-4] + ".hash.npy")
-
-
-def _hash_tokens(opened: IndexedFile) -> NDArray[np.uint64]:
-    """Without text: a hash of each document's length, first and last tokens. Equal documents are equal."""
-    spans = document_spans(opened)
-    sizes = (spans[:, 1] - spans[:, 0]).astype(np.uint64)
-    state = mix64(sizes + np.uint64(1))
-    for offset in range(END_TOKENS):
-        for place in (spans[:, 0] + offset, spans[:, 1] - 1 - offset):
-            inside = (place >= spans[:, 0]) & (place < spans[:, 1])
-            value = np.zeros(len(spans), dtype=np.uint64)
-            value[inside] = opened.tokens[place[inside]].astype(np.uint64) + np.uint64(1)
-            state = mix64(state ^ value)
-    return state

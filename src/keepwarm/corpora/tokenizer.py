@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+import re
+from array import array
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from keepwarm import files
+from keepwarm.corpora.fast import Flat
 from keepwarm.errors import DataError, PlanError
 
 END_OF_DOCUMENT = "<|endoftext|>"
@@ -43,14 +45,14 @@ class Tokenizer:
     backend: Any
     byte_level: bool
 
-    def encode(self, texts: Sequence[str]) -> list[NDArray[np.int64]]:
-        """Token ids of each text, without any special token."""
-        found = self.backend.encode_batch_fast(list(texts), add_special_tokens=False)
-        return [np.array(each.ids, dtype=np.int64) for each in found]
-
-    def escaped(self, text: str) -> int:
-        """How often the text spells a special token."""
-        return sum(text.count(token) for token in self.special)
+    def encode(self, texts: Sequence[str]) -> Flat:
+        """Token ids of all texts one after the other, without any special token, and where each text's ids end."""
+        found = [each.ids for each in self.backend.encode_batch_fast(list(texts), add_special_tokens=False)]
+        ends = np.cumsum([len(ids) for ids in found], dtype=np.int64)
+        flat = array("I")
+        for ids in found:
+            flat.fromlist(ids)
+        return np.asarray(flat), ends
 
     def text_bytes(self, ids: Sequence[int]) -> int:
         """UTF-8 bytes of the text that the ids stand for, document ends not counted."""
@@ -119,6 +121,26 @@ def _no_end(file: Path, what: str, special: tuple[str, ...]) -> PlanError:
         "documents would run into each other",
         f"tokenizer: {{eod: TOKEN}} with one of its special tokens: {', '.join(special[:12]) or 'it has none'}",
     )
+
+
+def spelled(special: Sequence[str]) -> Callable[[str], int]:
+    """A function that counts how often a text spells one of the `special` tokens (from left to right, the longest).
+
+    Tokens are grouped by their first two characters, so that the usual text, which holds none of these pairs, costs a
+    few searches however many tokens there are (some vocabularies have hundreds).
+    """
+    groups: dict[str, list[str]] = {}
+    for token in special:
+        groups.setdefault(token[:2], []).append(token)
+    patterns = {
+        start: re.compile("|".join(re.escape(token) for token in sorted(tokens, key=len, reverse=True)))
+        for start, tokens in groups.items()
+    }
+
+    def count(text: str) -> int:
+        return sum(len(pattern.findall(text)) for start, pattern in patterns.items() if start in text)
+
+    return count
 
 
 def train_tokenizer(texts: Iterator[str], vocab_size: int, path: Path) -> None:
