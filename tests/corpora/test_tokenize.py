@@ -143,8 +143,10 @@ def test_held_out_documents_never_reach_a_training_window(corpus, tokenizer):
     source = Source("prose", "0" * 16, corpus, kept)
     expected = np.concatenate([opened.document(i) for i in range(opened.n_documents) if i not in excluded])
     assert source.tokens == len(expected)
-    reader = WindowReader(source, 32)
-    windows = [reader.read(w) for w in range(source.windows(32))]
+    reader, windows = WindowReader([source], 32), np.empty((source.windows(32), 33), dtype=np.int64)
+    for number, window in enumerate(windows):
+        reader.read_into(0, number, window)
+    reader.close()
     stream = np.concatenate([window[:-1] for window in windows])
     assert (stream == expected[: len(stream)]).all()
     assert all(window[-1] == expected[(w + 1) * 32] for w, window in enumerate(windows))

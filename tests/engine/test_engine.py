@@ -12,6 +12,7 @@ from keepwarm.cli.main import main
 from keepwarm.engine.loop import no_decay_groups
 from keepwarm.engine.model import (
     architecture_sha256,
+    keeps_documents_apart,
     new_config,
     new_model,
     token_losses,
@@ -47,6 +48,27 @@ def test_losses_are_cross_entropies_of_the_next_token(model):
     expected = (-picked.mean(dim=1)).detach().numpy()
     assert window_losses(model, windows, batch=2) == pytest.approx(expected, rel=1e-5)
     assert token_losses(model, torch.from_numpy(windows)).shape == (5, 16)
+
+
+def test_documents_of_a_window_are_kept_apart_where_the_plan_asks(model):
+    """With the end token given, each document's losses are those it has alone; without it they are not."""
+    rng, eod = np.random.default_rng(1), 5
+    first, second = rng.integers(6, 64, 6), rng.integers(6, 64, 9)
+    window = torch.from_numpy(np.concatenate([first, [eod], second]))[None]
+    alone = token_losses(model, torch.from_numpy(second)[None], eod)[0]
+    assert token_losses(model, window, eod)[0, 7:].tolist() == pytest.approx(alone.tolist(), rel=1e-4)
+    assert token_losses(model, window)[0, 7:].tolist() != pytest.approx(alone.tolist(), rel=1e-2)
+    assert keeps_documents_apart(model, eod)
+
+
+def test_an_architecture_that_ignores_positions_is_found_out(model):
+    class Deaf(torch.nn.Module):
+        config = model.config
+
+        def forward(self, input_ids, position_ids=None):
+            return model(input_ids=input_ids)
+
+    assert not keeps_documents_apart(Deaf(), 5)
 
 
 def test_measuring_leaves_the_model_in_training_mode_and_without_gradients(model):

@@ -39,7 +39,8 @@ def make_attempt(
         micro_batch_size=plan.micro_batch_size or plan.global_batch_size, steps=steps,
         max_epochs=Fraction(plan.max_epochs), evaluation=_evaluation(plan, feed, steps, mixes[-1][0], new, old),
         judgement=_judgement(plan, old), model=_model_words(plan), tokenizer_sha256=feed.tokenizer.sha256,
-        vocab_size=feed.tokenizer.vocab_size, allow=allow, warnings=warnings,
+        vocab_size=feed.tokenizer.vocab_size, document_eod=feed.tokenizer.eod_id if plan.document_mask else None,
+        allow=allow, warnings=warnings,
     )  # fmt: skip
     for first_step, roles in mixes:
         mixture = combine([(role.share, role.members) for role in roles])

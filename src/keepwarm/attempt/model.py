@@ -93,6 +93,7 @@ class Attempt:
     model: Mapping[str, Any]  # the plan's own words: a folder, or a config
     tokenizer_sha256: str
     vocab_size: int
+    document_eod: int | None = None  # attention and positions end at this token; None: they run through a window
     allow: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 

@@ -59,7 +59,8 @@ def adopt_base(plan: Plan, feed: Feed, say: Callable[[str], None]) -> Manifest:
         return read_manifest(record)
     manifest = _given(plan, feed)
     say(f"measuring the base {manifest.id}")
-    measured = measure_given(manifest, _heldout(plan, feed), threads_for(plan, BASE))
+    document_eod = feed.tokenizer.eod_id if plan.document_mask else None
+    measured = measure_given(manifest, _heldout(plan, feed), threads_for(plan, BASE), document_eod)
     write_record(record, measured)
     return measured
 

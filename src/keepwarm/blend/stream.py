@@ -68,7 +68,7 @@ class Stream:
         _refuse_order(self.segments)
         self.source_ids = tuple(dict.fromkeys(name for s in self.segments for name in s.mixture.source_ids))
         self._windows = np.array([self._windows_of(source_id) for source_id in self.source_ids], dtype=np.int64)
-        self._readers = [WindowReader(self.sources[source_id], sequence_length) for source_id in self.source_ids]
+        self._reader = WindowReader([self.sources[source_id] for source_id in self.source_ids], sequence_length)
         interleaves: dict[Mixture, Interleave] = {}
         self._interleaves = [
             interleaves.setdefault(s.mixture, Interleave([weight for _, weight in s.mixture.weights]))
@@ -99,8 +99,12 @@ class Stream:
         located = self.locate(start, stop)
         tokens = np.empty((stop - start, self.sequence_length + 1), dtype=np.int64)
         for row, source, window in zip(tokens, located.source_index.tolist(), located.window.tolist(), strict=True):
-            row[:] = self._readers[source].read(window)
+            self._reader.read_into(source, window, row)
         return tokens, located.source_index
+
+    def close(self) -> None:
+        """Close the token files that `batch` opened; it opens them again when it is asked again."""
+        self._reader.close()
 
     def cursors(self, n: int) -> dict[str, int]:
         """Samples of each source that the line has consumed after `n` samples of this attempt, exact.

@@ -72,6 +72,15 @@ class IndexedFile:
         return np.concatenate(parts) if parts else np.empty(0, self.dtype)
 
 
+@dataclass(frozen=True, slots=True)
+class Header:
+    """The first bytes of an `.idx`."""
+
+    dtype: np.dtype[Any]
+    sequences: int
+    documents: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sidecar:
     """What a token file was made of. `content_id` identifies its tokens and documents (16 hex digits)."""
@@ -104,17 +113,42 @@ def best_dtype(vocab_size: int | None) -> np.dtype[Any]:
 
 def open_indexed(prefix: Path | str) -> IndexedFile:
     """Open a pair; DataError for what is missing, foreign, truncated or does not fit together."""
+    binary, index = _existing(prefix)
+    dtype, lengths, pointers, document_indices = _read_index(index)
+    size = binary.stat().st_size
+    _check_fit(binary, index, size, dtype, lengths, pointers, document_indices)
+    tokens = np.memmap(binary, dtype=dtype, mode="r") if size else np.empty(0, dtype)
+    return IndexedFile(Path(str(binary)[:-4]), dtype, lengths, pointers, document_indices, tokens)
+
+
+def read_header(prefix: Path | str) -> Header:
+    """The header alone, whatever the size of the index; DataError if the pair is missing, foreign or cut short."""
+    binary, index = _existing(prefix)
+    with open(index, "rb") as file:
+        header = _header(index, file.read(HEADER.size), index.stat().st_size)
+        if header.sequences:
+            file.seek(HEADER.size + 4 * (header.sequences - 1))
+            length = int.from_bytes(file.read(4), "little")
+            file.seek(HEADER.size + 12 * header.sequences - 8)
+            end = int.from_bytes(file.read(8), "little") + length * header.dtype.itemsize
+            if end > (size := binary.stat().st_size):
+                raise _damaged(binary, f"truncated: {size:,} bytes, the index points to byte {end:,}")
+    return header
+
+
+def bin_tokens(prefix: Path | str) -> int:
+    """Tokens that `.bin` holds, told by its size: nothing is read but the header."""
+    return pair(prefix)[0].stat().st_size // read_header(prefix).dtype.itemsize
+
+
+def _existing(prefix: Path | str) -> tuple[Path, Path]:
     binary, index = pair(prefix)
     for path in (index, binary):
         if not path.is_file():
             raise DataError(
                 f"{path}: no such file", "a token file is a .bin and an .idx together", f"ls {str(binary)[:-4]}*"
             )
-    dtype, lengths, pointers, document_indices = _read_index(index)
-    size = binary.stat().st_size
-    _check_fit(binary, index, size, dtype, lengths, pointers, document_indices)
-    tokens = np.memmap(binary, dtype=dtype, mode="r") if size else np.empty(0, dtype)
-    return IndexedFile(Path(str(binary)[:-4]), dtype, lengths, pointers, document_indices, tokens)
+    return binary, index
 
 
 def _damaged(path: Path, what: str) -> DataError:
@@ -128,9 +162,18 @@ def _damaged(path: Path, what: str) -> DataError:
 
 def _read_index(path: Path) -> tuple[np.dtype[Any], NDArray[np.int32], NDArray[np.int64], NDArray[np.int64]]:
     data = path.read_bytes()
+    header = _header(path, data[: HEADER.size], len(data))
+    sequences = header.sequences
+    lengths = np.frombuffer(data, "<i4", sequences, HEADER.size)
+    pointers = np.frombuffer(data, "<i8", sequences, HEADER.size + 4 * sequences)
+    documents = np.frombuffer(data, "<i8", header.documents + 1, HEADER.size + 12 * sequences)
+    return header.dtype, lengths, pointers, documents
+
+
+def _header(path: Path, data: bytes, size: int) -> Header:
     if len(data) < HEADER.size:
-        raise _damaged(path, f"truncated: {len(data)} bytes, a header alone has {HEADER.size}")
-    magic, version, code, sequences, entries = HEADER.unpack_from(data)
+        raise _damaged(path, f"truncated: {size} bytes, a header alone has {HEADER.size}")
+    magic, version, code, sequences, entries = HEADER.unpack(data)
     if magic != MAGIC:
         raise _damaged(path, "not an MMIDIDX index (wrong magic)")
     if version != 1:
@@ -138,12 +181,9 @@ def _read_index(path: Path) -> tuple[np.dtype[Any], NDArray[np.int32], NDArray[n
     if code not in CODES:
         raise _damaged(path, f"dtype code {code} is not an integer type of tokens")
     wanted = HEADER.size + 12 * sequences + 8 * entries
-    if len(data) != wanted:
-        raise _damaged(path, f"{len(data):,} bytes, its header promises {wanted:,}")
-    lengths = np.frombuffer(data, "<i4", sequences, HEADER.size)
-    pointers = np.frombuffer(data, "<i8", sequences, HEADER.size + 4 * sequences)
-    documents = np.frombuffer(data, "<i8", entries, HEADER.size + 12 * sequences)
-    return np.dtype(CODES[code]), lengths, pointers, documents
+    if size != wanted:
+        raise _damaged(path, f"{size:,} bytes, its header promises {wanted:,}")
+    return Header(np.dtype(CODES[code]), sequences, entries - 1)
 
 
 def _check_fit(

@@ -13,13 +13,19 @@ from torch import nn
 from keepwarm.attempt.model import Attempt
 from keepwarm.engine import checkpoint as checkpoints
 from keepwarm.engine import model as models
-from keepwarm.errors import GuardError, LineageError
+from keepwarm.errors import GuardError, KeepwarmError, LineageError
 from keepwarm.evaluate.heldout import HeldOut, measure
 from keepwarm.lineage.manifest import Manifest
 
 
 def make_model(attempt: Attempt, run_folder: Path, start: Manifest | None) -> nn.Module:
     """The architecture of the attempt; weights are loaded here only where they are foreign (a Hugging Face folder)."""
+    model = _architecture(attempt, run_folder, start)
+    _check_documents(model, attempt.document_eod)
+    return model
+
+
+def _architecture(attempt: Attempt, run_folder: Path, start: Manifest | None) -> nn.Module:
     if start is not None:
         folder = run_folder / start.id
         if models.is_hugging_face(folder):
@@ -33,7 +39,9 @@ def make_model(attempt: Attempt, run_folder: Path, start: Manifest | None) -> nn
     return models.new_model(config, attempt.seed)
 
 
-def measure_given(manifest: Manifest, heldout: Mapping[str, HeldOut], threads: int) -> Manifest:
+def measure_given(
+    manifest: Manifest, heldout: Mapping[str, HeldOut], threads: int, document_eod: int | None
+) -> Manifest:
     """The manifest of a given base with its losses over all held-out windows, and its architecture, filled in."""
     torch.set_num_threads(threads)
     folder = Path(manifest.id)
@@ -42,9 +50,20 @@ def measure_given(manifest: Manifest, heldout: Mapping[str, HeldOut], threads: i
     else:
         model = _empty_like(folder, manifest, 0)
         checkpoints.load(folder, manifest, model, None)
-    found = {name: measure(each, models.losses_of(model)) for name, each in heldout.items()}
+    _check_documents(model, document_eod)
+    found = {name: measure(each, models.losses_of(model, document_eod)) for name, each in heldout.items()}
     evaluation: dict[str, Any] = {name: {"loss": m.loss, "windows": list(m.windows)} for name, m in found.items()}
     return replace(manifest, evaluation=evaluation, architecture_sha256=models.architecture_sha256(model.config))
+
+
+def _check_documents(model: nn.Module, document_eod: int | None) -> None:
+    if document_eod is None or models.keeps_documents_apart(model, document_eod):
+        return
+    raise KeepwarmError(
+        f"document_mask: {type(model).__name__} does not keep documents apart by their positions",
+        "tokens would attend to the documents before theirs, against what the plan says",
+        "document_mask: false, or another architecture (llama, qwen3 and their kin do)",
+    )
 
 
 def _empty_like(folder: Path, manifest: Manifest, seed: int) -> nn.Module:

@@ -20,6 +20,7 @@ from torch import nn
 from keepwarm import __version__
 from keepwarm.attempt.model import Attempt
 from keepwarm.attempt.records import MetricsWriter, Record, finite, keep_until, read_metrics
+from keepwarm.blend.loader import Loader
 from keepwarm.blend.stream import Stream
 from keepwarm.engine import checkpoint as checkpoints
 from keepwarm.engine import model as models
@@ -114,11 +115,16 @@ class Training:
             if any(record.get("event") == "stopped-early" for record in read_metrics(self.metrics.path)):
                 return
             self._event("resumed", f"from step {self.step}")
+        with Loader(self.job.stream, attempt.global_batch_size, self.step, attempt.steps) as loader:
+            self._steps(loader)
+
+    def _steps(self, loader: Loader) -> None:
+        attempt = self.attempt
         while self.step < attempt.steps:
             if self.job.stop():
                 self._save()
                 raise Stopped
-            if not self._train_step():
+            if not self._train_step(loader):
                 return
             if self.step == attempt.steps:
                 self._evaluate(full=True)
@@ -146,17 +152,16 @@ class Training:
         else:
             self._evaluate(full=True)
 
-    def _train_step(self) -> bool:
+    def _train_step(self, loader: Loader) -> bool:
         """One optimizer step. False when the loss or gradient is not finite: the attempt ends there, diverged."""
         attempt, began = self.attempt, time.perf_counter()
         lr = float(attempt.schedule.lr(self.tokens))
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        first = self.step * attempt.global_batch_size
-        tokens, sources = self.job.stream.batch(first, first + attempt.global_batch_size)
+        tokens, sources = loader.next()
         loss = 0.0
         for rows in torch.from_numpy(tokens).split(attempt.micro_batch_size):  # type: ignore[no-untyped-call]
-            part = models.token_losses(self.model, rows).sum() / attempt.step_tokens
+            part = models.token_losses(self.model, rows, attempt.document_eod).sum() / attempt.step_tokens
             part.backward()  # type: ignore[no-untyped-call]
             loss += part.item()
         norm = float(nn.utils.clip_grad_norm_(self.model.parameters(), attempt.optimizer.clip))
@@ -188,8 +193,9 @@ class Training:
         return True
 
     def _evaluate(self, *, full: bool) -> None:
+        losses = models.losses_of(self.model, self.attempt.document_eod)
         found = {
-            name: measure(heldout, models.losses_of(self.model), None if full else self.attempt.evaluation.subset[name])
+            name: measure(heldout, losses, None if full else self.attempt.evaluation.subset[name])
             for name, heldout in self.job.heldout.items()
             if full or name in self.attempt.evaluation.subset
         }

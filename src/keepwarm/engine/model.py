@@ -17,11 +17,13 @@ from numpy.typing import NDArray
 from torch import nn
 
 from keepwarm import files
+from keepwarm.blend.boundaries import document_positions
 from keepwarm.errors import KeepwarmError
 from keepwarm.evaluate.heldout import Losses
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+DOCUMENTS_APART_NATS = 1e-3  # rounding, where a leak between documents would show in the first digits
 LOSS_BATCH = 32  # windows measured at a time: bounds the memory of the logits
 _SHORT_NAMES = {"layers": "num_hidden_layers", "heads": "num_attention_heads", "kv_heads": "num_key_value_heads"}
 _IDENTITY_IGNORES = {"_name_or_path", "dtype", "torch_dtype", "transformers_version", "use_cache", "architectures"}
@@ -91,9 +93,15 @@ def weights_sha256(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def token_losses(model: nn.Module, windows: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy in nats of every predicted token. windows (batch, S + 1) -> (batch, S)."""
-    logits = model(input_ids=windows[:, :-1]).logits  # (batch, S, vocabulary)
+def token_losses(model: nn.Module, windows: torch.Tensor, eod: int | None = None) -> torch.Tensor:
+    """Cross-entropy in nats of every predicted token. windows (batch, S + 1) -> (batch, S).
+
+    With `eod`, attention stays within a document and positions restart after each document end: transformers reads both
+    off `position_ids`.
+    """
+    inputs = windows[:, :-1]
+    more = {} if eod is None else {"position_ids": torch.from_numpy(document_positions(inputs.numpy(), eod))}
+    logits = model(input_ids=inputs, **more).logits  # (batch, S, vocabulary)
     flat = nn.functional.cross_entropy(
         logits.reshape(-1, logits.shape[-1]).float(), windows[:, 1:].reshape(-1), reduction="none"
     )
@@ -101,21 +109,38 @@ def token_losses(model: nn.Module, windows: torch.Tensor) -> torch.Tensor:
 
 
 @torch.no_grad()
-def window_losses(model: nn.Module, windows: NDArray[np.int64], batch: int) -> NDArray[np.float64]:
+def window_losses(
+    model: nn.Module, windows: NDArray[np.int64], batch: int, eod: int | None = None
+) -> NDArray[np.float64]:
     """Mean loss of each window in evaluation mode, shape (windows,). The model's mode is put back."""
     training = model.training
     model.eval()
     found = [
-        token_losses(model, torch.from_numpy(windows[i : i + batch])).double().mean(dim=1)
+        token_losses(model, torch.from_numpy(windows[i : i + batch]), eod).double().mean(dim=1)
         for i in range(0, len(windows), batch)
     ]
     model.train(training)
     return torch.cat(found).numpy()
 
 
-def losses_of(model: nn.Module) -> Losses:
-    """The model as the callable that held-out evaluation takes."""
-    return lambda windows: window_losses(model, windows, LOSS_BATCH)
+def losses_of(model: nn.Module, eod: int | None = None) -> Losses:
+    """The model as the callable that held-out evaluation takes; `eod` as for `token_losses`."""
+    return lambda windows: window_losses(model, windows, LOSS_BATCH, eod)
+
+
+def keeps_documents_apart(model: nn.Module, eod: int) -> bool:
+    """True if the losses of a second document in a window are those it has alone: not every architecture does it."""
+    config: Any = model.config
+    ids = np.arange(16, dtype=np.int64) * 7 % config.vocab_size
+    ids[ids == eod] = (eod + 1) % config.vocab_size
+    ids[6] = eod
+    alone = window_losses(model, ids[None, 7:], 1)[0]
+    training = model.training
+    model.eval()
+    with torch.no_grad():
+        packed = token_losses(model, torch.from_numpy(ids[None]), eod)[0, 7:].double().mean().item()
+    model.train(training)
+    return bool(abs(packed - alone) < DOCUMENTS_APART_NATS)
 
 
 def is_hugging_face(path: Path) -> bool:

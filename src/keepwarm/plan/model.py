@@ -251,6 +251,7 @@ class Plan(Model):
     micro_batch_size: int | None = Field(
         None, ge=1, description="sequences computed at a time; divides the global batch"
     )
+    document_mask: bool = Field(False, description="attention stays within a document, positions restart after its end")
     optimizer: OptimizerSpec
     schedule: ScheduleSpec = Field(default_factory=ScheduleSpec)
     corpora: dict[Name, CorpusSpec] = Field(min_length=1, description="every corpus by name; D_0 is base.corpus")

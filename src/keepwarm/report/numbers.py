@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from keepwarm.corpora.filelist import read_filelist
-from keepwarm.corpora.indexed import open_indexed
+from keepwarm.corpora.indexed import bin_tokens
 from keepwarm.errors import KeepwarmError
 from keepwarm.plan.cookbook import ladder_for
 from keepwarm.plan.model import CorpusSpec, Plan, StageSpec
@@ -70,9 +70,9 @@ def corpus_size(plan: Plan, name: str, spec: CorpusSpec) -> Size:
         if known:
             return Size(known["tokens"], True)
     if spec.indexed is not None:
-        return Size(sum(open_indexed(Path(prefix)).n_tokens for prefix in spec.indexed), True)
+        return Size(sum(bin_tokens(prefix) for prefix in spec.indexed), True)
     if spec.list is not None:
-        return Size(sum(open_indexed(e.path).n_tokens for e in read_filelist(Path(spec.list))), True)
+        return Size(sum(bin_tokens(e.path) for e in read_filelist(Path(spec.list))), True)
     paths = {path for pattern in spec.text or () for path in glob.glob(pattern, recursive=True)}
     if not paths:
         raise KeepwarmError(

@@ -1,0 +1,67 @@
+"""Batches ahead of the trainer: one thread reads the next few while the model works on this one.
+
+The order is the stream's, so reading ahead changes nothing but the time it takes. Memory is `ahead` batches and the
+stream's open files, however many sources there are and however large they grow.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from types import TracebackType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from keepwarm.blend.stream import Stream
+
+Batch = tuple[NDArray[np.int64], NDArray[np.int64]]  # as of Stream.batch
+AHEAD = 4
+
+
+class Loader:
+    """The batches of samples [k * batch_samples, (k + 1) * batch_samples), from k = `first` to `last` - 1, in order."""
+
+    def __init__(self, stream: Stream, batch_samples: int, first: int, last: int, ahead: int = AHEAD) -> None:
+        """Begin to read."""
+        self._stream, self._samples = stream, batch_samples
+        self._ready: queue.Queue[Batch | BaseException] = queue.Queue(ahead)
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._read, args=(first, last), name="loader", daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> Loader:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop reading, wherever it stands, and close the files."""
+        self._stopped.set()
+        while not self._ready.empty():
+            self._ready.get_nowait()
+        self._thread.join()
+        self._stream.close()
+
+    def next(self) -> Batch:
+        """The next batch. Raises what reading it raised (DataError for a file that was cut short)."""
+        found = self._ready.get()
+        if isinstance(found, BaseException):
+            raise found
+        return found
+
+    def _read(self, first: int, last: int) -> None:
+        try:
+            for number in range(first, last):
+                self._offer(self._stream.batch(number * self._samples, (number + 1) * self._samples))
+                if self._stopped.is_set():
+                    return
+        except BaseException as error:  # told to the trainer, in its own thread
+            self._offer(error)
+
+    def _offer(self, item: Batch | BaseException) -> None:
+        while not self._stopped.is_set():
+            try:
+                return self._ready.put(item, timeout=0.1)
+            except queue.Full:
+                continue
