@@ -99,7 +99,11 @@ def test_parts_hold_every_document_once_and_in_order(tmp_path, monkeypatch, part
     found = parts(text_files(["*"]), part_bytes)
     assert [text for part in found for piece in part for text, _ in read_slice(piece)] == texts
     sizes = [sum(piece.input_bytes for piece in part) for part in found]
-    assert len(found) == 1 if part_bytes > 10**6 else max(sizes) <= max(part_bytes, max(map(os.path.getsize, os.listdir())))
+    assert (
+        len(found) == 1
+        if part_bytes > 10**6
+        else max(sizes) <= max(part_bytes, max(map(os.path.getsize, os.listdir())))
+    )
 
 
 def test_a_bad_line_far_into_a_file_is_named_by_its_number(tmp_path, monkeypatch):

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from keepwarm import files
 from keepwarm.blend.permutation import permute, window_key
+from keepwarm.corpora.arrays import load_array, save_array
 from keepwarm.corpora.hashing import derive_key, mix64
 from keepwarm.corpora.indexed import IndexedWriter, open_indexed, source_id
 from keepwarm.corpora.source import Source
@@ -181,8 +182,7 @@ def load_buffer(folder: Path) -> BufferVersion:
 
 def provenance(entry: BufferEntry) -> NDArray[np.void]:
     """Where each stored part of an entry came from: (parts,) of PROVENANCE, in stored order."""
-    rows: NDArray[np.void] = np.load(entry.prefix.with_name(f"{entry.prefix.name}.provenance.npy"))
-    return rows
+    return load_array(entry.prefix.with_name(f"{entry.prefix.name}.provenance.npy"), PROVENANCE)
 
 
 def buffer_sources(version: BufferVersion) -> list[Source]:
@@ -286,7 +286,7 @@ def _store(
             rows.append(row)
             stored += len(tokens)
     table = np.array(rows, dtype=PROVENANCE)
-    np.save(folder / f"{head['stage']}.provenance.npy", table)
+    save_array(folder / f"{head['stage']}.provenance.npy", table)
     return {
         **head,
         "id": source_id(prefix),

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from keepwarm.corpora.arrays import load_array
 from keepwarm.corpora.hashing import mix64
 from keepwarm.corpora.indexed import IndexedFile, open_indexed, pair
 
@@ -17,8 +18,7 @@ def document_hashes(prefix: Path) -> NDArray[np.uint64]:
     """A hash of each document, equal for duplicates: of its text where it is known, else of its length and ends."""
     path = hash_path(prefix)
     if path.exists():
-        found: NDArray[np.uint64] = np.load(path)
-        return found
+        return load_array(path, np.uint64)
     opened = open_indexed(prefix)
     return _hash_tokens(opened)
 

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from keepwarm import files, processes
 from keepwarm.corpora import fast
+from keepwarm.corpora.arrays import save_array
 from keepwarm.corpora.documents import Slice, read_slice
 from keepwarm.corpora.hashing import bytes_hash
 from keepwarm.corpora.indexed import best_dtype
@@ -88,7 +89,7 @@ def encode_part(part: Part, settings: Settings, tokenizer: Tokenizer, backend: A
     numbers: list[NDArray[np.void]] = []
     told = 0
     target = path_of(settings.folder, part.number, "tokens")
-    with files.explained(target), open(target, "wb", buffering=0) as out:
+    with files.explained(target), open(target, "wb") as out:
         for texts in _batches(part):
             tick(0)
             kept = [text for text in texts if text]
@@ -112,9 +113,10 @@ def encode_part(part: Part, settings: Settings, tokenizer: Tokenizer, backend: A
             step = min(sum(map(len, encoded)), part.input_bytes - told)  # text may be longer than its file
             tick(step)
             told += step
+        out.flush()
         os.fsync(out.fileno())
-    with files.explained(target):
-        np.save(path_of(settings.folder, part.number, "numbers.npy"), np.concatenate([np.empty(0, NUMBERS), *numbers]))
+    table = np.concatenate([np.empty(0, NUMBERS), *numbers])
+    save_array(path_of(settings.folder, part.number, "numbers.npy"), table, replace=True)
     files.write_json(
         path_of(settings.folder, part.number, "json"), {"made_of": made_of, "counts": counts}, replace=True
     )

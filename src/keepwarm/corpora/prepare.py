@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from keepwarm import files
+from keepwarm.corpora.arrays import load_array, save_array
 from keepwarm.corpora.filelist import read_filelist
 from keepwarm.corpora.holdout import Holdout, kept_spans, split_holdout, texts_for_tokenizer
 from keepwarm.corpora.indexed import open_indexed, read_sidecar, source_id
@@ -203,7 +204,7 @@ def _make(plan: Plan, name: str, tokenizer: Tokenizer, folder: Path, tell: Tell)
         _check_ids(prefix, tokenizer)
     holdout = _holdout(plan, name, [prefix for _, prefix, _ in named], tokenizer, folder)
     for number, documents in enumerate(holdout.excluded):
-        np.save(folder / f"excluded-{number}.npy", documents)
+        save_array(folder / f"excluded-{number}.npy", documents, replace=True)
     return {
         "name": name,
         "sources": [
@@ -266,7 +267,7 @@ def _opened(name: str, content: Mapping[str, Any], folder: Path) -> Corpus:
     for number, item in enumerate(content["sources"]):
         excluded = folder / f"excluded-{number}.npy"
         prefix = Path(item["prefix"])
-        kept = kept_spans(prefix, np.load(excluded))
+        kept = kept_spans(prefix, load_array(excluded, np.int64))
         sources.append(Source(item["name"], item["id"], prefix, kept))
     holdout = content["holdout"]
     return Corpus(

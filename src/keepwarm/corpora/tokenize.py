@@ -17,16 +17,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from keepwarm import files
 from keepwarm.corpora import fast
+from keepwarm.corpora.arrays import load_array, save_array
 from keepwarm.corpora.documents import iter_documents, text_files
 from keepwarm.corpora.documents import parts as divided
 from keepwarm.corpora.hashing import shuffled
 from keepwarm.corpora.identity import hash_path
 from keepwarm.corpora.indexed import IndexedWriter, Sidecar, best_dtype, pair, read_sidecar
-from keepwarm.corpora.parts import COUNTS, Part, Settings, encode_parts, finished, path_of
+from keepwarm.corpora.parts import COUNTS, NUMBERS, Part, Settings, encode_parts, finished, path_of
 from keepwarm.corpora.shuffle import Run, write_shuffled
 from keepwarm.corpora.tokenizer import Tokenizer
 from keepwarm.errors import DataError, KeepwarmError
@@ -125,7 +125,7 @@ def _write(
     counts = {name: sum(record["counts"][name] for record in records) for name in COUNTS}
     if not counts["documents"]:
         raise DataError(f"{inputs[0]}: holds no text", "a corpus without text can't be fed", "name other files")
-    numbers = [np.load(path_of(settings.folder, part.number, "numbers.npy")) for part in work]
+    numbers = [load_array(path_of(settings.folder, part.number, "numbers.npy"), NUMBERS) for part in work]
     order = shuffled(counts["documents"], "documents", seed)
     runs = [
         Run(path_of(settings.folder, part.number, "tokens"), rows["tokens"])
@@ -142,14 +142,5 @@ def _write(
             text_bytes=counts["text_bytes"], empty_documents=counts["empty_documents"],
             special_tokens_escaped=counts["special_tokens_escaped"], shuffled_with_seed=seed,
         )  # fmt: skip
-        _save_hashes(prefix, np.concatenate([rows["hash"] for rows in numbers])[order])
+        save_array(hash_path(prefix), np.concatenate([rows["hash"] for rows in numbers])[order], replace=True)
     return writer.sidecar
-
-
-def _save_hashes(prefix: Path, hashes: NDArray[np.uint64]) -> None:
-    path = hash_path(prefix)
-    aside = path.with_name(path.name + ".partial.npy")
-    with files.explained(path):
-        np.save(aside, hashes)
-        files.fsync_file(aside)
-        aside.replace(path)
