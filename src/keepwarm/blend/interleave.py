@@ -40,6 +40,7 @@ from numpy.typing import NDArray
 _LOW_32 = np.uint64(2**32 - 1)
 _SHIFT_32 = np.uint64(32)
 _HALF = np.uint64(2**63)
+_SMALL = 2**31
 
 
 class Interleave:
@@ -54,8 +55,8 @@ class Interleave:
         self._children: list[list[int]] = []  # node number, or -1 - leaf number
         self._bound = Fraction(0)
         self._grow()
-        self._share_table = np.array(self._shares, dtype=np.uint64)
-        self._child_table = np.array(self._children, dtype=np.int64).reshape(-1, 2)
+        self.share_table = np.array(self._shares, dtype=np.uint64)
+        self.child_table = np.array(self._children, dtype=np.int64).reshape(-1)  # left of node k at 2k, right at 2k + 1
 
     def _grow(self) -> None:
         order = sorted(range(len(self.weights)), key=lambda leaf: -self.weights[leaf])  # stable: ties keep their order
@@ -87,22 +88,27 @@ class Interleave:
 
     def locate(self, n: NDArray[np.uint64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Source number and the source's own sample number of each sample in `n` (any shape (N,), each < 2^48)."""
-        local = np.array(n, dtype=np.uint64)
-        node = np.zeros(local.shape, dtype=np.int64)
-        if not self._shares:
-            return node, local.astype(np.int64)
-        active = np.arange(len(local))
-        while len(active):
-            at, number = node[active], local[active]
-            share = self._share_table[at]
-            left, low = _multiply(number, share)
-            left += low >> np.uint64(63)  # + 2^63, carried
-            goes_left = low + _HALF + share < share  # one more p carries into the integer part
+        number = np.array(n, dtype=np.uint64)
+        node = np.zeros(number.shape, dtype=np.int64)
+        if not self._shares or not len(number):
+            return node, number.astype(np.int64)
+        local = np.empty_like(number)
+        split = _split_small if number.max() < _SMALL else _split
+        at, active = node, None  # None: all of them
+        while True:
+            left, goes_left = split(number, self.share_table.take(at))
             number = np.where(goes_left, left, number - left)
-            at = self._child_table[at, np.where(goes_left, 0, 1)]
-            node[active], local[active] = at, number
-            active = active[at >= 0]
-        return -1 - node, local.astype(np.int64)
+            at = self.child_table.take(2 * at + ~goes_left)
+            arrived = at < 0
+            if not arrived.any():
+                continue
+            place = np.flatnonzero(arrived) if active is None else active[arrived]
+            node[place], local[place] = -1 - at[arrived], number[arrived]
+            on_the_way = ~arrived
+            active = np.flatnonzero(on_the_way) if active is None else active[on_the_way]
+            if not len(active):
+                return node, local.astype(np.int64)
+            at, number = at[on_the_way], number[on_the_way]
 
     def counts(self, n: int) -> tuple[int, ...]:
         """Samples of each source among the first `n` of the blend, exact for any n."""
@@ -127,6 +133,28 @@ def _nearest_half(ends: Sequence[int], first: int, stop: int) -> int:
     if cut - 1 > first and middle - 2 * ends[cut - 1] <= abs(2 * ends[cut] - middle):
         cut -= 1
     return cut
+
+
+def _split_small(n: NDArray[np.uint64], share: NDArray[np.uint64]) -> tuple[NDArray[np.uint64], NDArray[np.bool_]]:
+    """`_split` for n < 2^31, where no sum of 32-bit products overflows."""
+    left = share >> _SHIFT_32
+    left *= n
+    below = share & _LOW_32
+    below *= n
+    below >>= _SHIFT_32
+    left += below
+    left += np.uint64(2**31)
+    left >>= _SHIFT_32
+    np.multiply(n, share, out=below)
+    below += _HALF
+    return left, below > ~share
+
+
+def _split(n: NDArray[np.uint64], share: NDArray[np.uint64]) -> tuple[NDArray[np.uint64], NDArray[np.bool_]]:
+    """left(n), and whether n goes left: whether one more share carries into the integer part."""
+    left, low = _multiply(n, share)
+    left += low >> np.uint64(63)  # + 2^63, carried
+    return left, low + _HALF > ~share
 
 
 def _multiply(a: NDArray[np.uint64], b: NDArray[np.uint64]) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:

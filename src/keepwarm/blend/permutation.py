@@ -17,10 +17,10 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from keepwarm.corpora.hashing import derive_key, mix64
+from keepwarm.corpora.hashing import derive_key, mix64_into
 
 ROUNDS = 6
-_GOLDEN = 0x9E3779B97F4A7C15
+GOLDEN = 0x9E3779B97F4A7C15
 
 
 @lru_cache(maxsize=65536)
@@ -32,27 +32,26 @@ def window_key(seed: int, source_id: str, epoch: int) -> int:
 def permute(
     index: NDArray[np.int64], length: NDArray[np.int64] | int, key: NDArray[np.uint64] | int
 ) -> NDArray[np.int64]:
-    """Image of each `index` (N,) in [0, length) under the permutation `key`; `length` and `key` scalars or (N,)."""
+    """Image of each `index` (N,) in [0, length) under the permutation `key`; `length` and `key` scalars or (N,).
+
+    Lengths are below 2^53.
+    """
     lengths = np.broadcast_to(np.asarray(length, dtype=np.uint64), np.shape(index))
     keys = np.broadcast_to(np.asarray(key, dtype=np.uint64), np.shape(index))
     values = np.array(index, dtype=np.uint64)
     assert np.all(values < lengths), "index outside [0, length)"
-    bits = _bits(lengths)
-    active = np.arange(len(values))
-    while len(active):
-        values[active] = _feistel(values[active], bits[active], keys[active])
-        active = active[values[active] >= lengths[active]]
+    bits = bit_lengths(lengths - np.uint64(1))
+    values = _feistel(values, bits, keys)
+    outside = np.flatnonzero(values >= lengths)
+    while len(outside):
+        values[outside] = again = _feistel(values[outside], bits[outside], keys[outside])
+        outside = outside[again >= lengths[outside]]
     return values.astype(np.int64)
 
 
-def _bits(lengths: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """b such that [0, 2^b) is the smallest domain that holds `length` values; (N,)."""
-    bits = np.zeros(lengths.shape, dtype=np.uint64)
-    largest = lengths - np.uint64(1)
-    while np.any(largest):
-        bits += largest > 0
-        largest >>= np.uint64(1)
-    return bits
+def bit_lengths(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """The bits that each of `values` (N,) needs: b such that [0, 2^b) is the smallest domain that holds it."""
+    return np.frexp(values.astype(np.float64))[1].astype(np.uint64)  # exact below 2^53
 
 
 def _feistel(values: NDArray[np.uint64], bits: NDArray[np.uint64], keys: NDArray[np.uint64]) -> NDArray[np.uint64]:
@@ -61,11 +60,13 @@ def _feistel(values: NDArray[np.uint64], bits: NDArray[np.uint64], keys: NDArray
     low_mask, high_mask = (one << low_bits) - one, (one << (bits - low_bits)) - one
     low: NDArray[np.uint64] = values & low_mask
     high: NDArray[np.uint64] = values >> low_bits
+    mixed, spare = np.empty_like(low), np.empty_like(low)
     for turn in range(1, ROUNDS + 1):
-        round_keys = keys + np.uint64(turn * _GOLDEN % 2**64)
-        if turn % 2:
-            low ^= mix64(round_keys + high) & low_mask
-        else:
-            high ^= mix64(round_keys + low) & high_mask
+        other, half, mask = (high, low, low_mask) if turn % 2 else (low, high, high_mask)
+        np.add(keys, np.uint64(turn * GOLDEN % 2**64), out=mixed)
+        mixed += other
+        mix64_into(mixed, spare)
+        mixed &= mask
+        half ^= mixed
     high <<= low_bits
     return high | low

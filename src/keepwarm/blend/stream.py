@@ -14,18 +14,22 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from types import ModuleType
 
 import numpy as np
 from numpy.typing import NDArray
 
 from keepwarm.blend.interleave import Interleave
 from keepwarm.blend.mixture import Mixture
-from keepwarm.blend.permutation import permute, window_key
+from keepwarm.blend.permutation import permute
+from keepwarm.blend.scans import compiled_loops
+from keepwarm.blend.turns import Turns
 from keepwarm.corpora.hashing import derive_key
 from keepwarm.corpora.source import Source, WindowReader
 from keepwarm.errors import DataError, LineageError
 
 _DIGEST_BLOCK_SAMPLES = 65536
+_AHEAD_SAMPLES = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +71,9 @@ class Stream:
         self.sequence_length = sequence_length
         _refuse_order(self.segments)
         self.source_ids = tuple(dict.fromkeys(name for s in self.segments for name in s.mixture.source_ids))
-        self._windows = np.array([self._windows_of(source_id) for source_id in self.source_ids], dtype=np.int64)
+        windows = np.array([self._windows_of(source_id) for source_id in self.source_ids], dtype=np.int64)
+        self._turns = Turns(self.source_ids, windows, seed)
+        self._ahead: tuple[int, int, Located | None] = (0, 0, None)
         self._reader = WindowReader([self.sources[source_id] for source_id in self.source_ids], sequence_length)
         interleaves: dict[Mixture, Interleave] = {}
         self._interleaves = [
@@ -79,28 +85,36 @@ class Stream:
 
     def windows(self, source_id: str) -> int:
         """Samples in one epoch of a source of this stream."""
-        return int(self._windows[self.source_ids.index(source_id)])
+        return int(self._turns.lengths[self.source_ids.index(source_id)])
 
     def locate(self, start: int, stop: int) -> Located:
         """Source, epoch and window of the samples [start, stop)."""
-        found = [self._positions(k, first, last) for k, first, last in self._pieces(start, stop)]
-        source_index = np.concatenate([source for source, _ in found])
-        position = np.concatenate([position for _, position in found])
-        length = self._windows[source_index]
-        epoch = position // length
-        orders, at = np.unique(epoch * len(self.source_ids) + source_index, return_inverse=True)
-        turns = [divmod(order, len(self.source_ids)) for order in orders.tolist()]
-        keys = [window_key(self.seed, self.source_ids[source], turn) for turn, source in turns]
-        window = permute(position % length, length, np.array(keys, dtype=np.uint64)[at])
-        return Located(self.source_ids, source_index, epoch, window)
+        compiled = compiled_loops(stop - start)
+        if compiled is not None:
+            found = [self._scan(compiled, k, first, last) for k, first, last in self._pieces(start, stop)]
+            return Located(self.source_ids, *(np.concatenate(arrays) for arrays in zip(*found, strict=True)))
+        placed = [self._positions(k, first, last) for k, first, last in self._pieces(start, stop)]
+        source_index = np.concatenate([source for source, _ in placed])
+        position = np.concatenate([position for _, position in placed])
+        return Located(self.source_ids, source_index, *self._turns.locate(source_index, position))
 
     def batch(self, start: int, stop: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Tokens of the samples [start, stop), (N, sequence_length + 1), and their number in `source_ids`, (N,)."""
-        located = self.locate(start, stop)
+        located = self._located_ahead(start, stop)
         tokens = np.empty((stop - start, self.sequence_length + 1), dtype=np.int64)
         for row, source, window in zip(tokens, located.source_index.tolist(), located.window.tolist(), strict=True):
             self._reader.read_into(source, window, row)
         return tokens, located.source_index
+
+    def _located_ahead(self, start: int, stop: int) -> Located:
+        """`locate`, of a block at a time: a batch alone costs numpy's overhead a sample, a block of batches does not."""
+        first, last, block = self._ahead
+        if block is None or not first <= start <= stop <= last:
+            first, last = start, max(stop, start + _AHEAD_SAMPLES)
+            block = self.locate(first, last)
+            self._ahead = (first, last, block)
+        part = slice(start - first, stop - first)
+        return Located(self.source_ids, block.source_index[part], block.epoch[part], block.window[part])
 
     def close(self) -> None:
         """Close the token files that `batch` opened; it opens them again when it is asked again."""
@@ -157,6 +171,20 @@ class Stream:
             for k, (segment, end) in enumerate(zip(self.segments, ends, strict=True))
         ]
         return [part for part in parts if part[1] < part[2]]
+
+    def _scan(self, compiled: ModuleType, k: int, start: int, stop: int) -> tuple[NDArray[np.int64], ...]:
+        """Source number, epoch and window of samples [start, stop), all in segment k, by the compiled loop."""
+        source, epoch, window = np.empty((3, stop - start), dtype=np.int64)
+        turns, tree = self._turns, self._interleaves[k]
+        compiled.locate(
+            start - self.segments[k].first_sample, tree.share_table, tree.child_table, self._numbers[k], self._bases[k],
+            turns.lengths, turns.first, turns.epoch, turns.key, source, epoch, window,
+        )  # fmt: skip
+        rest = np.flatnonzero(window < 0)
+        if len(rest):
+            keys = turns.keys(source[rest], epoch[rest])
+            window[rest] = permute(-1 - window[rest], turns.lengths[source[rest]], keys)
+        return source, epoch, window
 
     def _positions(self, k: int, start: int, stop: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Source number and position in the source of samples [start, stop), all in segment k."""

@@ -12,9 +12,19 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 def mix64(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """splitmix64's finaliser: a fixed bijection of the 64-bit integers whose output bits look independent."""
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))
+    mixed = np.array(values, dtype=np.uint64)
+    mix64_into(mixed, np.empty_like(mixed))
+    return mixed
+
+
+def mix64_into(values: NDArray[np.uint64], spare: NDArray[np.uint64]) -> None:
+    """`mix64` of `values` in place; `spare`, of the same shape, is scribbled on. For the inner loop of an order."""
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        np.right_shift(values, np.uint64(shift), out=spare)
+        values ^= spare
+        values *= np.uint64(factor)
+    np.right_shift(values, np.uint64(31), out=spare)
+    values ^= spare
 
 
 def derive_key(*parts: str | int) -> int:
