@@ -246,3 +246,30 @@ def test_what_cannot_recover_is_stopped_early_and_costs_less(climb, workplace):
     lines = (workplace / "run/arms/cookbook/stage2/00-naive/metrics.jsonl").read_text()
     assert main(["run", "plan.yaml", "--stage", "stage2"]) == 1
     assert (workplace / "run/arms/cookbook/stage2/00-naive/metrics.jsonl").read_text() == lines
+
+
+def test_a_ramp_brings_the_new_data_in_piece_by_piece(edit_plan, workplace, capsys):
+    edit_plan((STAGE2, STAGE2.replace("tokens: 5_120", "tokens: 10_240, ramp: 20%")))
+    assert main(["plan", "plan.yaml", "--json"]) == 0
+    planned = json.loads(capsys.readouterr().out)["stages"][0]["candidates"][0]["shares"]
+    assert planned == pytest.approx({"previous": 0.1, "d0": 0.045, "new": 0.855})
+    assert main(["run", "plan.yaml", "--stage", "stage2"]) == 0
+    folder = workplace / "run/arms/cookbook/stage2/00-replay"
+    attempt = read_attempt(folder)
+    assert [segment.first_sample for segment in attempt.segments] == [8 * step for step in range(9)]  # 8 of 40 steps
+    new = next(source.id for source in attempt.sources if source.role == "new")
+    shares = [float(segment.mixture.share(new)) for segment in attempt.segments]
+    assert shares == pytest.approx([0.95 * (2 * k + 1) / 16 for k in range(8)] + [0.95])
+    assert {part.role: float(part.share) for part in attempt.parts} == pytest.approx(planned)
+    fed = {row["role"]: row for row in json.loads((folder / "verdict.json").read_text())["fed"]}
+    assert fed["new"]["asked_tokens"] == pytest.approx(0.855 * 10_240)
+    assert abs(fed["new"]["fed_tokens"] - 0.855 * 10_240) <= 32 * len(shares)
+
+
+def test_the_control_arm_has_no_ramp(edit_plan, workplace):
+    edit_plan(
+        (STAGE2, STAGE2.replace("tokens: 5_120", "tokens: 5_120, ramp: 50%")), ("control: none", "control: no-replay")
+    )
+    assert main(["run", "plan.yaml"]) == 0
+    control = read_attempt(next((workplace / "run/arms/no-replay/stage2").iterdir()))
+    assert len(control.segments) == 1 and [part.role for part in control.parts] == ["new"]

@@ -122,6 +122,8 @@ def test_all_errors_are_told_at_once(load):
         ("name: stage2", "name: a/b", "is not a name"),
         ("allow: []", "allow: [append-only]", "append-only can't be overridden"),
         ("allow: []", "allow: [peak]", "'peak' is not a guard"),
+        ("allow: []", "ramp: 100%", "a ramp of 100% does not end within the stage's 300,000 tokens"),
+        ("allow: []", "ramp: 0", "a ramp of 0 does not end"),
         ("control: no-replay", "control: nothing", "is not a control arm"),
         ("backend: native", "backend: megatron", "the megatron backend is not there yet"),
         ("policy: proportional", "policy: newest-heavy", "newest-heavy is not there yet"),

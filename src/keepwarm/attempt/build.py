@@ -37,7 +37,7 @@ def make_attempt(
         optimizer=Optimizer(plan.optimizer.betas, plan.optimizer.eps, plan.optimizer.weight_decay, plan.optimizer.clip),
         seed=plan.seed, sequence_length=plan.sequence_length, global_batch_size=plan.global_batch_size,
         micro_batch_size=plan.micro_batch_size or plan.global_batch_size, steps=steps,
-        max_epochs=Fraction(plan.max_epochs), evaluation=_evaluation(plan, feed, steps, mixes[-1][0], new, old),
+        max_epochs=Fraction(plan.max_epochs), evaluation=_evaluation(plan, feed, steps, _first_new(mixes), new, old),
         judgement=_judgement(plan, old), model=_model_words(plan), tokenizer_sha256=feed.tokenizer.sha256,
         vocab_size=feed.tokenizer.vocab_size, document_eod=feed.tokenizer.eod_id if plan.document_mask else None,
         allow=allow, warnings=warnings,
@@ -54,11 +54,6 @@ def make_attempt(
     return replace(attempt, warnings=(*warnings, *repeated))
 
 
-def whole_steps(plan: Plan, tokens: int) -> int:
-    """Tokens of the whole optimizer steps that feed at least `tokens`."""
-    return -(-tokens // plan.step_tokens) * plan.step_tokens
-
-
 def lr_min(plan: Plan) -> float:
     """Where the plan's cooldowns and cosines end."""
     return lr_of(plan.schedule.lr_min, plan.optimizer.lr_max)
@@ -67,6 +62,11 @@ def lr_min(plan: Plan) -> float:
 def lr_of(text: str | float, lr_max: float) -> float:
     """A rate of the plan in numbers; 0 is allowed."""
     return 0.0 if str(text) in ("0", "0.0") else parse_lr(text, lr_max)
+
+
+def _first_new(mixes: Mixes) -> int:
+    """The step at which the new data comes in; 0 where none does."""
+    return next((step for step, roles in mixes if any(role.name == "new" for role in roles)), 0)
 
 
 def _parts(mixes: Mixes, steps: int) -> tuple[Part, ...]:
@@ -95,7 +95,7 @@ def _fed_sources(mixes: Mixes, feed: Feed) -> tuple[FedSource, ...]:
 def _evaluation(
     plan: Plan, feed: Feed, steps: int, switch_step: int, new: str | None, old: Sequence[str]
 ) -> EvaluationPlan:
-    """Points are dense after the last switch of data: that is when loss moves."""
+    """Points are dense from the step on that brings new data: that is when loss moves."""
     windows = {n: (c.holdout_tokens - 1) // plan.sequence_length for n, c in feed.corpora.items()}
     watched = [*old, new] if new else [plan.base.corpus]
     points, size = affordable(steps - switch_step, plan.step_tokens, plan.sequence_length, windows, watched)

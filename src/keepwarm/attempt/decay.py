@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from fractions import Fraction
 
-from keepwarm.attempt.build import lr_of, make_attempt, whole_steps
+from keepwarm.attempt.build import lr_of, make_attempt
 from keepwarm.attempt.line import Role, identity, recorded_mix
 from keepwarm.attempt.model import Attempt
 from keepwarm.attempt.resolve import Request, new_of
@@ -55,11 +55,11 @@ def special_continuation(request: Request) -> tuple[Attempt, Manifest]:
 def incremental(request: Request) -> tuple[Attempt, Manifest]:
     """The new data's share rises in steps of equal tokens to its target, on a decay or at LR_max."""
     asked, line, stage = request.candidate.parameters, request.line, request.stage
-    start, tokens = line.end, whole_steps(request.plan, stage.tokens)
+    start, tokens = line.end, request.plan.whole_steps(stage.tokens)
     guard.same_identity(start, identity(request.plan, request.feed), stage.allow)
     lr_max, warmup_tokens = start.lr_max, 0
     if start.phase != "peak":  # a rate that reached its minimum is warmed up first, from a fresh optimizer
-        warmup_tokens = whole_steps(request.plan, round(tokens / 100))
+        warmup_tokens = request.plan.whole_steps(round(tokens / 100))
     if asked["schedule"] == "peak":
         guard.peak_start(start, request.candidate.label, request.trunk, stage.allow, lr_max)
         schedule = schedules.constant(lr_max, tokens)
@@ -94,7 +94,7 @@ def decay_schedule(
     probe = schedules.decay_then_introduce(lr_start, CROSSING_PROBE_TOKENS, shape, lr_end)
     before = Fraction(probe.where(lr_switch), CROSSING_PROBE_TOKENS)
     whole = Fraction(request.stage.tokens) if horizon == "stage" else request.stage.tokens / (1 - before)
-    tokens = whole_steps(request.plan, -(-whole.numerator // whole.denominator))
+    tokens = request.plan.whole_steps(-(-whole.numerator // whole.denominator))
     schedule = schedules.decay_then_introduce(lr_start, tokens, shape, lr_end)
     switch_step = -(-schedule.where(lr_switch) // step_tokens)
     if not 0 < switch_step < tokens // step_tokens:

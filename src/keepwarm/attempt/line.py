@@ -17,6 +17,7 @@ from keepwarm.lineage.manifest import Manifest
 from keepwarm.plan.model import Plan
 
 BASE, COOLDOWN = "base", "cooldown"
+COOKBOOK = "cookbook"  # the arm that follows the cookbook; the others are controls
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from keepwarm.attempt.build import lr_min, lr_of, make_attempt, whole_steps
-from keepwarm.attempt.line import BASE, COOLDOWN, Feed, Line, Role, identity, recorded_mix
+from keepwarm.attempt.build import Mixes, lr_min, lr_of, make_attempt
+from keepwarm.attempt.line import BASE, COOKBOOK, COOLDOWN, Feed, Line, Role, identity, recorded_mix
 from keepwarm.attempt.model import Attempt
+from keepwarm.attempt.ramp import ramped
 from keepwarm.blend.buffer import buffer_sources, outside_kept
 from keepwarm.errors import GuardError
 from keepwarm.lineage import guard
@@ -42,7 +43,7 @@ class Request:
 def base_attempt(plan: Plan, feed: Feed) -> Attempt:
     """Stage 1: the base is trained on D_0 alone; warm-up and constant, so that it ends at peak, or a cosine."""
     assert plan.base.tokens is not None
-    tokens = whole_steps(plan, plan.base.tokens)
+    tokens = plan.whole_steps(plan.base.tokens)
     warmup_tokens = plan.schedule.warmup.tokens_of(plan.base.tokens)
     lr_max = plan.optimizer.lr_max
     if plan.schedule.kind == "cosine":
@@ -65,9 +66,9 @@ def at_peak(request: Request) -> tuple[Attempt, Manifest]:
     guard.same_identity(line.end, identity(plan, request.feed), stage.allow)
     roles = roles_of(request)
     check_buffer(request, roles)
-    schedule = schedules.constant(line.end.lr_max, whole_steps(plan, stage.tokens))
+    schedule = schedules.constant(line.end.lr_max, plan.whole_steps(stage.tokens))
     attempt = make_attempt(
-        plan, request.feed, [(0, roles)], schedule, arm=line.arm, stage=stage.name, number=request.number,
+        plan, request.feed, _mixes(request, roles), schedule, arm=line.arm, stage=stage.name, number=request.number,
         rung=candidate.rung, label=candidate.label, new=new_of(line, stage), old=tuple(name for name, _ in line.taught),
         start=line.end.id, moments="keep" if line.end.optimizer_state else "reset", cursors=line.end.cursors,
         allow=stage.allow, warnings=mix_warnings(request),
@@ -75,11 +76,21 @@ def at_peak(request: Request) -> tuple[Attempt, Manifest]:
     return attempt, line.end
 
 
+def _mixes(request: Request, roles: Sequence[Role]) -> Mixes:
+    """The stage's mix from its first step on, or reached by its ramp; the control arms have none."""
+    plan, stage, line = request.plan, request.stage, request.line
+    if stage.ramp is None or line.arm != COOKBOOK:
+        return [(0, roles)]
+    tokens = plan.whole_steps(stage.ramp.tokens_of(stage.tokens))
+    before = recorded_mix(line.end, line.begin, request.feed.corpora[plan.base.corpus].weights)
+    return ramped(before, roles, tokens // plan.step_tokens)
+
+
 def cooldown_attempt(plan: Plan, trunk: Attempt, line: Line, tokens: int, feed: Feed) -> Attempt:
     """A cooldown branch off the line's end: the trunk's last mix goes on while LR falls from LR_max to its minimum."""
     schedule = schedules.cooldown(
         line.end.lr_max,
-        whole_steps(plan, tokens),
+        plan.whole_steps(tokens),
         plan.schedule.cooldown_shape,
         lr_of(plan.schedule.lr_min, line.end.lr_max),
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 
-from keepwarm.attempt.build import lr_of, make_attempt, whole_steps
+from keepwarm.attempt.build import lr_of, make_attempt
 from keepwarm.attempt.line import Role, identity
 from keepwarm.attempt.model import Attempt, Moments
 from keepwarm.attempt.resolve import Request, new_of
@@ -59,8 +59,8 @@ def _redecayed(request: Request, start: Manifest, to: str | float, moments: Mome
 
 def _lengths(request: Request) -> tuple[int, int]:
     """Tokens of the stage and of the warm-up, whole steps each (at least one)."""
-    tokens = whole_steps(request.plan, request.stage.tokens)
-    return tokens, whole_steps(request.plan, round(WARMUP_SHARE * tokens))
+    tokens = request.plan.whole_steps(request.stage.tokens)
+    return tokens, request.plan.whole_steps(round(WARMUP_SHARE * tokens))
 
 
 def _attempt(

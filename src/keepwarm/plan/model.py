@@ -162,6 +162,10 @@ class StageSpec(Model):
     name: Name = Field(description="of its folder")
     new: str = Field(description="the new corpus D_i")
     tokens: Positive = Field(description="tokens the trunk is fed, old data included; a cooldown comes on top")
+    ramp: LengthField | None = Field(
+        None,
+        description="share of its tokens, or tokens, over which rungs at LR_max move from the recorded mix to theirs",
+    )
     shift: Literal["auto", "weak", "strong"] = Field("auto", description="distance of D_i from D_0; auto measures it")
     ladder: tuple[Rung, ...] | None = Field(
         None, min_length=1, description="its own ladder, in place of the cookbook's"
@@ -272,6 +276,10 @@ class Plan(Model):
         """Tokens an optimizer step is fed."""
         return self.global_batch_size * self.sequence_length
 
+    def whole_steps(self, tokens: int) -> int:
+        """Tokens of the whole optimizer steps that feed at least `tokens`."""
+        return -(-tokens // self.step_tokens) * self.step_tokens
+
     @field_validator("control")
     @classmethod
     def _known_arms(cls, value: tuple[str, ...]) -> tuple[str, ...]:
@@ -319,6 +327,11 @@ def _stage_errors(plan: Plan) -> list[tuple[tuple[str | int, ...], str]]:
             message = f"{stage.new} is {taught[stage.new]} already; a stage teaches a corpus that is new"
             found.append((("stages", index, "new"), message))
         taught[stage.new] = f"taught by {stage.name}"
+        if stage.ramp is not None and not 0 < plan.whole_steps(stage.ramp.tokens_of(stage.tokens)) < plan.whole_steps(
+            stage.tokens
+        ):
+            message = f"a ramp of {stage.ramp} does not end within the stage's {stage.tokens:,} tokens, in whole steps"
+            found.append((("stages", index, "ramp"), message))
         if stage.name in names:
             found.append((("stages", index, "name"), f"two stages are named {stage.name}"))
         names.add(stage.name)

@@ -12,9 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from keepwarm.attempt.line import BASE
+from keepwarm.attempt.line import BASE, COOKBOOK
 from keepwarm.report.page import Leg, Page, old_shares, points, taught_by, taught_until
-from keepwarm.report.status import COOKBOOK
 from keepwarm.units import format_share
 
 Spec = dict[str, Any]

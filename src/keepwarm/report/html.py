@@ -15,12 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from keepwarm import __version__, files
-from keepwarm.attempt.line import BASE
+from keepwarm.attempt.line import BASE, COOKBOOK
 from keepwarm.errors import KeepwarmError
 from keepwarm.plan.model import Plan
 from keepwarm.report import charts, tree
 from keepwarm.report.page import Leg, MatrixRow, Page, fed_rows, gather, matrix
-from keepwarm.report.status import COOKBOOK
 from keepwarm.report.words import verdicts
 from keepwarm.units import format_count, format_share
 

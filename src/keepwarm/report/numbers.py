@@ -13,6 +13,9 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from keepwarm.attempt.candidates import RESOLVERS
+from keepwarm.attempt.ramp import BEFORE
+from keepwarm.attempt.resolve import at_peak
 from keepwarm.corpora.filelist import read_filelist
 from keepwarm.corpora.indexed import bin_tokens
 from keepwarm.errors import KeepwarmError
@@ -99,8 +102,8 @@ def _base_row(plan: Plan, sizes: Mapping[str, Size]) -> dict[str, Any]:
 
 
 def _stage(plan: Plan, index: int, stage: StageSpec, sizes: Mapping[str, Size]) -> dict[str, Any]:
-    steps = -(-stage.tokens // plan.step_tokens)
-    tokens = steps * plan.step_tokens
+    tokens = plan.whole_steps(stage.tokens)
+    steps = tokens // plan.step_tokens
     grade = "strong" if stage.shift == "auto" else stage.shift
     which, rungs = ladder_for(plan, index, grade)
     tried = [each for rung in rungs for each in candidates(rung)]
@@ -121,6 +124,8 @@ def _stage(plan: Plan, index: int, stage: StageSpec, sizes: Mapping[str, Size]) 
 
 def _candidate(each: Candidate, stage: StageSpec, tokens: int, sizes: Mapping[str, Size], plan: Plan) -> dict[str, Any]:
     shares = shares_of(each)
+    if stage.ramp is not None and RESOLVERS.get(each.rung) is at_peak:
+        shares = _with_ramp(shares, Fraction(plan.whole_steps(stage.ramp.tokens_of(stage.tokens)), tokens))
     new, d0 = float(shares.get("new", 0)), float(shares.get("d0", 0))
     return {
         "label": each.label,
@@ -133,6 +138,12 @@ def _candidate(each: Candidate, stage: StageSpec, tokens: int, sizes: Mapping[st
             plan.base.corpus: d0 * tokens / max(1, sizes[plan.base.corpus].tokens),
         },
     }
+
+
+def _with_ramp(shares: Mapping[str, Fraction], ramp: Fraction) -> dict[str, Fraction]:
+    """Of all the stage's tokens, when its first `ramp` of them move from the recorded mix: half of those are its."""
+    found = {role: share * (1 - ramp / 2) for role, share in shares.items()}
+    return {BEFORE: found.pop(BEFORE, Fraction(0)) + ramp / 2, **found}
 
 
 def shares_of(candidate: Candidate) -> dict[str, Fraction]:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from keepwarm.attempt.line import BASE, COOLDOWN
+from keepwarm.attempt.line import BASE, COOKBOOK, COOLDOWN
 from keepwarm.attempt.model import Attempt
 from keepwarm.attempt.progress import Progress, attempts_of, end_of
 from keepwarm.attempt.records import Record, read_attempt, read_metrics
@@ -26,7 +26,7 @@ from keepwarm.errors import KeepwarmError
 from keepwarm.evaluate.heldout import subset
 from keepwarm.lineage.manifest import Manifest, checkpoints_of, read_manifest
 from keepwarm.plan.model import Plan
-from keepwarm.report.status import COOKBOOK, accepted, base_manifest, status
+from keepwarm.report.status import accepted, base_manifest, status
 
 SAMPLES_A_CORPUS = 2
 SAMPLE_TOKENS = 120

@@ -9,13 +9,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from keepwarm.attempt.line import BASE, COOLDOWN
+from keepwarm.attempt.line import BASE, COOKBOOK, COOLDOWN
 from keepwarm.attempt.progress import EXHAUSTED, Progress, attempts_of, end_of
 from keepwarm.attempt.records import read_attempt, read_metrics
 from keepwarm.lineage.manifest import Manifest, read_manifest
 from keepwarm.plan.model import Plan, StageSpec
 
-COOKBOOK, D0_ONLY = "cookbook", "d0-only"
+D0_ONLY = "d0-only"
 EXHAUSTED_ADVICE = (
     'keepwarm decide PLAN accept --stage {stage} --because "..." takes its best attempt; '
     "or lengthen its ladder in the plan"

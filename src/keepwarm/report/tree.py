@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from keepwarm.attempt.line import BASE
+from keepwarm.attempt.line import BASE, COOKBOOK
 from keepwarm.lineage.manifest import Manifest
 from keepwarm.report.charts import DASHES, Spec, whole
 from keepwarm.report.page import Page
-from keepwarm.report.status import COOKBOOK
 from keepwarm.units import format_count
 
 COLOURS = {"kept": "var(--k0)", "control": "var(--ink)", "rejected": "var(--muted)", "running": "var(--k1)"}

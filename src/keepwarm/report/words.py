@@ -6,9 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from keepwarm.attempt.line import BASE
+from keepwarm.attempt.line import BASE, COOKBOOK
 from keepwarm.report.page import Leg, Page, matrix
-from keepwarm.report.status import COOKBOOK
 from keepwarm.units import format_count
 
 
