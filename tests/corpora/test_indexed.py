@@ -155,6 +155,7 @@ def test_the_reference_tokenizers_off_by_one_is_recognised(made):
     with pytest.raises(DataError, match="one token per document more than .* counts \\(3 documents\\)") as refused:
         open_indexed(made)
     assert "every document is shifted" in refused.value.why
+    assert refused.value.fix == f"keepwarm data verify {made} --repair"
 
 
 def test_tokens_outlive_the_file_object(made):

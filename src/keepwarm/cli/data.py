@@ -8,6 +8,8 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
+from keepwarm.cli import data_files
+
 data = App(name="data", help="Look into .bin/.idx token files.")
 
 
@@ -43,3 +45,8 @@ def show(
         if value is not None:
             print(f"{key:17} {value:,}" if isinstance(value, int) else f"{key:17} {value}")
     return 0
+
+
+data.command(data_files.verify)
+data.command(data_files.merge)
+data.command(data_files.split)

@@ -155,8 +155,7 @@ def _damaged(path: Path, what: str) -> DataError:
     return DataError(
         f"{path}: {what}",
         "tokens read through it would be the wrong ones",
-        f"restore the file from where it was made, or tokenize the text again: keepwarm tokenize TEXT --output "
-        f"{str(path)[:-4]}",
+        f"keepwarm data verify {str(path)[:-4]} --repair",
     )
 
 
@@ -203,7 +202,7 @@ def _check_fit(
         raise DataError(
             f"{binary}: holds exactly one token per document more than {index} counts ({extra:,} documents)",
             "the reference tokenizer's --append-eod wrote document ends that it did not count: every document is shifted",
-            "tokenize the text again with keepwarm tokenize; the .bin is right, its .idx is not",
+            f"keepwarm data verify {str(binary)[:-4]} --repair",
         )
     if size != counted and (ends.max(initial=0) != size or size % dtype.itemsize):
         raise _damaged(binary, f"{size:,} bytes, the index counts {counted:,}")
