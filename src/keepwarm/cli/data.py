@@ -50,3 +50,4 @@ def show(
 data.command(data_files.verify)
 data.command(data_files.merge)
 data.command(data_files.split)
+data.command("keepwarm.cli.data_overlap:overlap", name="overlap")
