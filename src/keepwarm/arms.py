@@ -22,6 +22,7 @@ from keepwarm import files, processes
 from keepwarm.attempt.candidates import resolve
 from keepwarm.attempt.line import COOLDOWN, Line
 from keepwarm.attempt.progress import attempts_of, end_of
+from keepwarm.attempt.records import settle_attempt
 from keepwarm.attempt.resolve import Request
 from keepwarm.corpora.prepare import prepare
 from keepwarm.errors import KeepwarmError, WorkFailed
@@ -74,11 +75,12 @@ def finished(plan: Plan, arm: str, until: str | None = None) -> bool:
 
 def control_line(context: Run, base: Line, arm: str, until: str | None) -> None:
     """One arm: each stage continues the arm's own previous one, without ladder and without B."""
-    line = replace(base, arm=arm)
+    line, folder = replace(base, arm=arm), context.folder
     name = "naive" if arm == NO_REPLAY else "d0-only"
     for stage in context.plan.stages:
         feed = context.feed()
-        attempt, start = resolve(Request(context.plan, stage, feed, line, 0, Candidate(name, name, {})))
+        resolved, start = resolve(Request(context.plan, stage, feed, line, 0, Candidate(name, name, {})))
+        attempt = settle_attempt(folder, resolved)
         if train(context, attempt, feed, start, line) is None:
             raise WorkFailed(f"{attempt.folder}: the control arm diverged")
         judged(context, attempt, feed, accept_any=True)

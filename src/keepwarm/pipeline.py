@@ -15,7 +15,7 @@ from keepwarm.attempt.candidates import resolve
 from keepwarm.attempt.line import Line
 from keepwarm.attempt.model import Attempt
 from keepwarm.attempt.progress import EXHAUSTED
-from keepwarm.attempt.records import Record, read_verdict, write_verdict
+from keepwarm.attempt.records import Record, read_attempt, read_verdict, settle_attempt, write_verdict
 from keepwarm.attempt.resolve import Request
 from keepwarm.corpora.prepare import prepare
 from keepwarm.errors import GuardError, KeepwarmError, LineageError, WorkFailed
@@ -26,6 +26,7 @@ from keepwarm.plan.cookbook import ladder_for
 from keepwarm.plan.load import plan_document
 from keepwarm.plan.model import Plan, StageSpec
 from keepwarm.plan.rungs import Candidate, candidates
+from keepwarm.report.progress import progress_bar
 from keepwarm.strategy.ladder import Tried, best_replay, skip_reason
 from keepwarm.work import (
     NO_REPLAY,
@@ -59,7 +60,12 @@ def run(plan: Plan, listener: Listener, *, until: str | None = None, approve: Ap
     with files.run_lock(folder):
         freeze(plan, folder)
         context = Run(
-            plan, files.sha256_json(plan_document(plan)), folder, prepare(plan, listener.say), listener, approve
+            plan,
+            files.sha256_json(plan_document(plan)),
+            folder,
+            prepare(plan, listener.say, progress_bar),
+            listener,
+            approve,
         )
         files.write_json(folder / "resolved.json", resolved(context), replace=True)
         line = base_line(context)
@@ -117,10 +123,15 @@ def _try(
     try:
         attempt, start, drop = _resolve(context, stage, line, number, candidate, tried)
     except GuardError as error:
-        return _pass_over(context, folder, candidate, "refused", f"{error.what}: {error.why}"), None
+        if not (folder / "attempt.json").exists():
+            return _pass_over(context, folder, candidate, "refused", f"{error.what}: {error.why}"), None
+        if recorded is None:
+            raise  # it was begun before the plan or its data changed
+        context.listener.judged(read_attempt(folder), folder, recorded)
+        return recorded, read_attempt(folder)
     if recorded is not None and recorded["outcome"] in ("skipped", "refused"):
         (folder / "verdict.json").unlink()  # it may start now: the plan was mended
-    feed = context.feed()
+    attempt, feed = settle_attempt(context.folder, attempt), context.feed()
     train(context, attempt, feed, start, line, drop, early=True)
     return judged(context, attempt, feed, accept_any=False), attempt
 

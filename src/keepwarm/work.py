@@ -21,7 +21,7 @@ from keepwarm.attempt.records import (
     read_attempt,
     read_metrics,
     read_verdict,
-    write_attempt,
+    settle_attempt,
     write_verdict,
 )
 from keepwarm.attempt.resolve import base_attempt, cooldown_attempt
@@ -102,6 +102,7 @@ def resolved(context: Run) -> dict[str, Any]:
             }
             for name, corpus in context.prepared.corpora.items()
         },
+        "duplicates_of_held_out_documents": list(context.prepared.duplicates),
     }
 
 
@@ -116,9 +117,8 @@ def train(
     context: Run, attempt: Attempt, feed: Feed, start: Manifest | None, line: Line | None,
     drop: CooldownDrop | None = None, *, early: bool = False,
 ) -> Manifest | None:  # fmt: skip
-    """Train an attempt to its end unless that is on disk; its last manifest, or None if it did not come to its end."""
+    """Train a settled attempt to its end unless that is on disk; its last manifest, or None if it did not get there."""
     folder = context.folder / attempt.folder
-    write_attempt(context.folder, attempt)
     if read_verdict(folder) is None and end_of(folder) is None:
         from keepwarm.backends import native
 
@@ -193,8 +193,10 @@ def fill_buffer(context: Run, stage: StageSpec, line: Line, begin: Manifest, end
     version = folder / f"v{line.buffer.version + 1 if line.buffer else 1}"
     if version.exists():
         return load_buffer(version)
-    corpus = context.prepared.corpora[stage.new]
-    fed = [(s, begin.cursors.get(s.id, 0), end.cursors.get(s.id, 0)) for s in corpus.sources]
+    cursors = [
+        (s, begin.cursors.get(s.id, 0), end.cursors.get(s.id, 0)) for s in context.prepared.corpora[stage.new].sources
+    ]
+    fed = [each for each in cursors if each[2] > each[1]]
     return fill(
         line.buffer, stage=stage.name, corpus=stage.new, fed=fed, budget_tokens=plan.buffer.tokens, seed=plan.seed,
         sequence_length=plan.sequence_length, folder=folder, eod=context.prepared.tokenizer.eod_id,
@@ -224,7 +226,7 @@ def converged(context: Run, line: Line) -> Manifest:
             "schedule: {cooldown: 20%}",
         )
     feed = context.feed()
-    attempt = cooldown_attempt(context.plan, trunk, line, tokens, feed)
+    attempt = settle_attempt(context.folder, cooldown_attempt(context.plan, trunk, line, tokens, feed))
     end = train(context, attempt, feed, line.end, line)
     if end is None:
         raise WorkFailed(f"{attempt.folder}: the cooldown diverged")
@@ -270,7 +272,7 @@ def base_line(context: Run) -> Line:
         end = given_base(context)
     else:
         feed = context.feed()
-        attempt = base_attempt(plan, feed)
+        attempt = settle_attempt(context.folder, base_attempt(plan, feed))
         trained = train(context, attempt, feed, None, None)
         if trained is None:
             raise WorkFailed("the base diverged: its loss is not a finite number; lower optimizer.lr_max")

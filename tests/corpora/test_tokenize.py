@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from keepwarm.cli.main import main
+from keepwarm.corpora.duplicates import found_in
 from keepwarm.corpora.holdout import FEWEST_DOCUMENTS, FEWEST_PIECES, kept_spans, split_holdout, texts_for_tokenizer
 from keepwarm.corpora.identity import document_hashes, document_spans
 from keepwarm.corpora.indexed import IndexedWriter, open_indexed
@@ -137,9 +138,9 @@ def test_a_holdout_has_many_pieces_from_several_documents(corpus, tokenizer):
 def test_held_out_documents_never_reach_a_training_window(corpus, tokenizer):
     holdout = split(corpus, tokenizer)
     opened = open_indexed(corpus)
-    excluded = set(holdout.excluded[0].tolist())
+    excluded = set(found_in(corpus, holdout.held).tolist())
     assert len(excluded) == holdout.documents
-    kept = kept_spans(corpus, holdout.excluded[0])
+    kept = kept_spans(corpus, found_in(corpus, holdout.held))
     source = Source("prose", "0" * 16, corpus, kept)
     expected = np.concatenate([opened.document(i) for i in range(opened.n_documents) if i not in excluded])
     assert source.tokens == len(expected)
@@ -155,7 +156,7 @@ def test_held_out_documents_never_reach_a_training_window(corpus, tokenizer):
 def test_pieces_of_the_holdout_are_text_of_the_held_out_documents(corpus, tokenizer):
     holdout = split(corpus, tokenizer)
     opened, held = open_indexed(corpus), open_indexed(holdout.prefix)
-    whole = [opened.document(int(i)).tolist() for i in holdout.excluded[0]]
+    whole = [opened.document(int(i)).tolist() for i in found_in(corpus, holdout.held)]
     joined = [",".join(map(str, document)) for document in whole]
     for number in range(held.n_documents):
         piece = ",".join(map(str, held.document(number).tolist()[:-1]))
@@ -168,8 +169,8 @@ def test_exact_duplicates_fall_on_the_same_side_in_every_file(tokenizer, tmp_pat
     tokenize_corpus(lines(tmp_path / "b.jsonl", texts[::-1] + texts[:5]), tokenizer, tmp_path / "b", seed=2)
     holdout = split(tmp_path / "a", tokenizer, prefixes=[tmp_path / "a", tmp_path / "b"])
     held = [
-        {open_indexed(tmp_path / name).document(int(i)).tobytes() for i in excluded}
-        for name, excluded in zip("ab", holdout.excluded, strict=True)
+        {open_indexed(tmp_path / name).document(i).tobytes() for i in found_in(tmp_path / name, holdout.held).tolist()}
+        for name in "ab"
     ]
     assert held[0] == held[1] != set()
     left = [
@@ -187,7 +188,7 @@ def test_the_choice_does_not_depend_on_the_order_of_documents(tokenizer, tmp_pat
         tokenize_corpus(lines(tmp_path / f"{name}.jsonl", given), tokenizer, tmp_path / name / "t", seed=ord(name))
         holdout = split(tmp_path / name / "t", tokenizer)
         opened = open_indexed(tmp_path / name / "t")
-        found.append({opened.document(int(i)).tobytes() for i in holdout.excluded[0]})
+        found.append({opened.document(i).tobytes() for i in found_in(tmp_path / name / "t", holdout.held).tolist()})
     assert found[0] == found[1]
 
 
@@ -195,7 +196,7 @@ def test_the_tokenizer_is_not_trained_on_what_will_be_held_out(corpus, tokenizer
     trained_on = set(texts_for_tokenizer([str(real_text / "prose.jsonl")], 2048))
     holdout = split(corpus, tokenizer)
     opened = open_indexed(corpus)
-    held = {tokenizer.backend.decode(opened.document(int(i)).tolist()[:-1]) for i in holdout.excluded[0]}
+    held = {tokenizer.backend.decode(opened.document(int(i)).tolist()[:-1]) for i in found_in(corpus, holdout.held)}
     assert held and trained_on and not held & trained_on
 
 
@@ -222,11 +223,11 @@ def test_files_without_text_are_split_by_their_tokens(tmp_path):
     )
     assert holdout.text_bytes is None and holdout.tokens >= 1100
     spans = document_spans(open_indexed(tmp_path / "x"))
-    kept = kept_spans(tmp_path / "x", holdout.excluded[0])
+    excluded = set(found_in(tmp_path / "x", holdout.held).tolist())
+    assert len(excluded) >= holdout.documents
+    kept = kept_spans(tmp_path / "x", np.array(sorted(excluded)))
     assert (kept[1:, 0] > kept[:-1, 1]).all()
-    assert (kept[:, 1] - kept[:, 0]).sum() == sum(
-        b - a for i, (a, b) in enumerate(spans) if i not in set(holdout.excluded[0])
-    )
+    assert (kept[:, 1] - kept[:, 0]).sum() == sum(b - a for i, (a, b) in enumerate(spans) if i not in excluded)
 
 
 def test_the_commands(tokenizer, real_text, tmp_path, capsys):

@@ -18,22 +18,28 @@ from keepwarm.attempt.model import Attempt, from_json, to_json
 from keepwarm.errors import LineageError
 
 Record = dict[str, Any]
+_OF_DATA = ("sources", "segments", "warnings")  # follow from what the corpora hold when an attempt is made
 
 
-def write_attempt(run_folder: Path, attempt: Attempt) -> None:
-    """Write `attempt.json`, or check that the one on disk is the same try; refuse if the plan has changed since."""
+def settle_attempt(run_folder: Path, attempt: Attempt) -> Attempt:
+    """Write `attempt.json`, or give the one on disk, which must be the same try; LineageError if the plan has changed.
+
+    What the plan's corpora hold may have changed: an attempt keeps the sources and weights that it was made with.
+    """
     path = Path(run_folder) / attempt.folder / "attempt.json"
     if not path.exists():
         files.write_json(path, to_json(attempt))
-        return
-    before, now = to_json(read_attempt(path.parent)), to_json(attempt)
-    changed = sorted(key for key in now if now[key] != before.get(key))
+        return attempt
+    recorded = read_attempt(path.parent)
+    before, now = to_json(recorded), to_json(attempt)
+    changed = sorted(key for key in now if now[key] != before.get(key) and key not in _OF_DATA)
     if changed:
         raise LineageError(
             f"{path}: was made with other {', '.join(changed)}",
             "the plan or its data changed after this attempt began; going on would mix two experiments in one record",
             "put the plan back as it was (the run folder's plan.yaml), or start anew: run: {folder: ...}",
         )
+    return recorded
 
 
 def read_attempt(folder: Path) -> Attempt:

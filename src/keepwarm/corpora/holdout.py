@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keepwarm.corpora.documents import iter_documents
+from keepwarm.corpora.duplicates import held_documents
 from keepwarm.corpora.hashing import text_hash
 from keepwarm.corpora.identity import document_hashes, document_spans
 from keepwarm.corpora.indexed import IndexedFile, IndexedWriter, Sidecar, open_indexed, source_id
@@ -30,14 +31,14 @@ GENEROUS_BYTES_A_TOKEN = 8  # more text than a holdout can need: what a tokenize
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Holdout:
-    """A holdout's token file, and per input file the numbers of the documents that training must not touch."""
+    """A holdout's token file, and what tells its documents again: training must touch none of their duplicates."""
 
     prefix: Path
     documents: int
     pieces: int
     tokens: int
     text_bytes: int | None
-    excluded: tuple[NDArray[np.int64], ...]
+    held: NDArray[np.void]  # (documents,) of duplicates.HELD
 
 
 def split_holdout(
@@ -48,9 +49,11 @@ def split_holdout(
     eod: int,
     out_prefix: Path,
     tokenizer: Tokenizer | None,
+    excluded: Sequence[NDArray[np.int64]] = (),
 ) -> Holdout:
     """Choose held-out documents over all files of a corpus and write their pieces to `out_prefix`.
 
+    `excluded` are spans (n, 2) of each file that are no part of the corpus: a document that they touch is not chosen.
     Raises DataError if the corpus is too small: fewer than 16 documents, or half of its tokens would be held out.
     """
     opened = [open_indexed(prefix) for prefix in prefixes]
@@ -59,8 +62,10 @@ def split_holdout(
     file_of = np.repeat(np.arange(len(opened)), [len(each) for each in spans])
     number_of = np.concatenate([np.arange(len(each)) for each in spans])
     sizes = np.concatenate([each[:, 1] - each[:, 0] for each in spans])
+    for file, out in enumerate(excluded):
+        sizes[file_of == file] *= ~touched(spans[file], out)
     all_hashes = np.concatenate(hashes)
-    _refuse_few(len(all_hashes), prefixes[0])
+    _refuse_few(int((sizes > 0).sum()), prefixes[0])
     chosen = held_out_first(all_hashes, sizes, tokens, sequence_length)
     held = np.isin(all_hashes, all_hashes[[row for row, _ in chosen]])
     if sizes[held].sum() * 2 > sizes.sum():
@@ -71,10 +76,12 @@ def split_holdout(
         for piece in _pieces(opened[file_of[row]], spans[file_of[row]][number_of[row]], count, sequence_length, eod)
     ]
     written = _write(pieces, opened, prefixes, out_prefix, eod, tokenizer)
-    excluded = tuple(number_of[held & (file_of == file)] for file in range(len(opened)))
+    rows = np.array([row for row, _ in chosen], dtype=np.int64)
+    by_file = [held_documents(prefix, number_of[rows[file_of[rows] == file]]) for file, prefix in enumerate(prefixes)]
     return Holdout(
-        out_prefix, len(chosen), len(pieces), written.tokens, written.text_bytes if tokenizer else None, excluded
-    )
+        out_prefix, len(chosen), len(pieces), written.tokens, written.text_bytes if tokenizer else None,
+        np.concatenate(by_file),
+    )  # fmt: skip
 
 
 def held_out_first(
@@ -114,6 +121,12 @@ def kept_spans(prefix: Path, excluded: NDArray[np.int64]) -> NDArray[np.int64]:
     starts = kept[np.concatenate([[0], breaks]), 0]
     stops = kept[np.concatenate([breaks - 1, [len(kept) - 1]]), 1]
     return np.stack([starts, stops], axis=1)
+
+
+def touched(spans: NDArray[np.int64], out: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which of the documents' `spans` (N, 2) the spans `out` (n, 2), ascending and disjoint, take a token of; (N,)."""
+    first = np.searchsorted(out[:, 1], spans[:, 0], side="right")
+    return np.searchsorted(out[:, 0], spans[:, 1], side="left") > first
 
 
 def texts_for_tokenizer(patterns: Sequence[str], holdout_tokens: int) -> Iterator[str]:

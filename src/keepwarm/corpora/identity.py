@@ -16,11 +16,12 @@ END_TOKENS = 64  # of a document without text: what its hash is made of
 
 def document_hashes(prefix: Path) -> NDArray[np.uint64]:
     """A hash of each document, equal for duplicates: of its text where it is known, else of its length and ends."""
-    path = hash_path(prefix)
-    if path.exists():
-        return load_array(path, np.uint64)
-    opened = open_indexed(prefix)
-    return _hash_tokens(opened)
+    return text_hashes(prefix) if hash_path(prefix).exists() else token_hashes(open_indexed(prefix))
+
+
+def text_hashes(prefix: Path) -> NDArray[np.uint64]:
+    """The hashes of the documents' texts; DataError if the file that holds them is damaged."""
+    return load_array(hash_path(prefix), np.uint64)
 
 
 def document_spans(opened: IndexedFile) -> NDArray[np.int64]:
@@ -42,9 +43,10 @@ def hash_path(prefix: Path) -> Path:
     return Path(str(pair(prefix)[0])[:-4] + ".hash.npy")
 
 
-def _hash_tokens(opened: IndexedFile) -> NDArray[np.uint64]:
-    """Without text: a hash of each document's length, first and last tokens. Equal documents are equal."""
+def token_hashes(opened: IndexedFile, documents: NDArray[np.int64] | None = None) -> NDArray[np.uint64]:
+    """A hash of the length, first and last tokens of each document, or of `documents` only; equal ones are equal."""
     spans = document_spans(opened)
+    spans = spans if documents is None else spans[documents]
     sizes = (spans[:, 1] - spans[:, 0]).astype(np.uint64)
     state = mix64(sizes + np.uint64(1))
     for offset in range(END_TOKENS):

@@ -1,18 +1,22 @@
 """From a plan's corpora to token files with holdouts: `RUN/tokens/`, made once, the same for the plan's whole life.
 
-tokens/tokenizer.json        the tokenizer, frozen
-tokens/CORPUS/train.*        text, tokenized (corpora that are given as .bin/.idx are used where they lie)
-tokens/CORPUS/holdout.*      held-out documents
-tokens/CORPUS/excluded-N.npy document numbers that no training window may touch, one file a source
-tokens/CORPUS/corpus.json    the above in one record, written last: a corpus with this file is complete
+tokens/tokenizer.json         the tokenizer, frozen
+tokens/CORPUS/train.*         text, tokenized (corpora that are given as .bin/.idx are used where they lie)
+tokens/CORPUS/holdout.*       held-out documents, and what tells their duplicates
+tokens/CORPUS/kept-N.npy      what of token file N may be trained on (trainable.py)
+tokens/CORPUS/corpus.json     the record of the corpus, written when its token files and its holdout are there
+
+Files may be added to a corpus at any time, and a list's weights may change: what was added is a source of its own, so
+the old files keep their order and their place, and the next attempt draws on it. A file that a list no longer names is
+not drawn on any more. What was fed never changes: a file that is not what it was is refused.
 """
 
 from __future__ import annotations
 
 import glob
 import json
-import shutil
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -22,25 +26,29 @@ import numpy as np
 
 from keepwarm import files
 from keepwarm.corpora.arrays import load_array, save_array
-from keepwarm.corpora.filelist import read_filelist
-from keepwarm.corpora.holdout import Holdout, kept_spans, split_holdout, texts_for_tokenizer
-from keepwarm.corpora.indexed import open_indexed, read_sidecar, source_id
+from keepwarm.corpora.duplicates import held_documents
+from keepwarm.corpora.exclusions import Exclusion, exclusions_of, read_exclusions, refuse_foreign
+from keepwarm.corpora.given import Given, difference, fingerprints, given
+from keepwarm.corpora.holdout import Holdout, split_holdout
+from keepwarm.corpora.identity import hash_path
+from keepwarm.corpora.indexed import bin_tokens, open_indexed, pair, read_sidecar, sidecar_path, source_id
 from keepwarm.corpora.source import Source
-from keepwarm.corpora.tokenize import tokenize_corpus
-from keepwarm.corpora.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
-from keepwarm.errors import DataError, PlanError
-from keepwarm.plan.model import CorpusSpec, Plan
+from keepwarm.corpora.tokenize import Progress, Tell, is_tokenized, tokenize_corpus
+from keepwarm.corpora.tokenizer import Tokenizer
+from keepwarm.corpora.trainable import decide, held_path, kept_path, totals, words
+from keepwarm.corpora.vocabulary import check_ids, check_vocabulary, tokenizer_of
+from keepwarm.errors import DataError
+from keepwarm.plan.model import Plan
 
-Tell = Callable[[str], None]
-SCANNED_TOKENS = 250_000_000  # token files up to this size are scanned whole for foreign ids, larger ones by sample
+Bar = Callable[[str], AbstractContextManager[tuple[Tell, Progress]]]  # shows how far something is, while it lasts
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Corpus:
-    """A corpus ready to be fed and measured. `weights` are exact and relative, by source id."""
+    """A corpus ready to be fed and measured. `weights` are exact and relative, by id of the sources drawn on now."""
 
     name: str
-    sources: tuple[Source, ...]
+    sources: tuple[Source, ...]  # all that ever belonged to it
     weights: Mapping[str, Fraction]
     holdout_prefix: Path
     holdout_tokens: int
@@ -49,228 +57,247 @@ class Corpus:
     @property
     def tokens(self) -> int:
         """Tokens that may be trained on."""
-        return sum(source.tokens for source in self.sources)
+        return sum(source.tokens for source in self.sources if source.id in self.weights)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Prepared:
-    """Every corpus of a plan, and the tokenizer they share."""
+    """Every corpus of a plan, the tokenizer they share, and duplicates between one's holdout and another's text."""
 
     tokenizer: Tokenizer
     corpora: Mapping[str, Corpus]
+    duplicates: Sequence[Mapping[str, Any]] = ()
 
 
-def prepare(plan: Plan, tell: Tell) -> Prepared:
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """What each step below needs."""
+
+    plan: Plan
+    root: Path
+    tokenizer: Tokenizer
+    tell: Tell
+    bar: Bar | None
+
+
+def prepare(plan: Plan, tell: Tell, bar: Bar | None = None) -> Prepared:
     """Tokenize and split what is not yet there; check that what is there still belongs to the plan's files."""
-    folder = Path(plan.run.folder) / "tokens"
-    inputs = {name: _inputs(name, spec) for name, spec in plan.corpora.items()}  # all refusals before any work
-    tokenizer = _tokenizer(plan, folder, tell)
+    root = Path(plan.run.folder) / "tokens"
+    named = {name: given(name, spec) for name, spec in plan.corpora.items()}  # all refusals before any work
+    exclusions = {name: _exclusions(plan, name, items) for name, items in named.items()}
+    tokenizer = tokenizer_of(plan, root, tell)
     check_vocabulary(plan, tokenizer)
-    return Prepared(tokenizer, {name: _corpus(plan, name, inputs[name], tokenizer, folder, tell) for name in inputs})
+    work = _Work(plan, root, tokenizer, tell, bar)
+    records = {name: _record(work, name, items, exclusions[name]) for name, items in named.items()}
+    _refuse_same(records)
+    _decide(work, records, exclusions)
+    found = root / "duplicates.json"
+    duplicates = json.loads(found.read_text(encoding="utf-8")) if found.exists() else []
+    return Prepared(tokenizer, {name: _opened(root / name, name, records[name]) for name in named}, duplicates)
 
 
-def check_vocabulary(plan: Plan, tokenizer: Tokenizer) -> None:
-    """Refuse a model whose vocabulary can't hold the tokenizer's ids."""
-    if plan.model is None:
-        return
-    if plan.model.config is not None:
-        size = plan.model.config.get("vocab_size", tokenizer.vocab_size)
-    else:
-        path = Path(str(plan.model.hf)) / "config.json"
-        size = json.loads(path.read_text(encoding="utf-8")).get("vocab_size") if path.is_file() else None
-    if isinstance(size, int) and size < tokenizer.vocab_size:
-        raise PlanError(
-            f"model: its vocabulary has {size:,} entries, the tokenizer {tokenizer.path} has {tokenizer.vocab_size:,}",
-            "ids beyond the model's embedding would crash the training or, worse, train wrong rows",
-            "use the model's own tokenizer (leave `tokenizer` out of the plan), or a model with a larger vocabulary",
-        )
-
-
-def _tokenizer(plan: Plan, folder: Path, tell: Tell) -> Tokenizer:
-    path, spec = folder / "tokenizer.json", plan.tokenizer
-    eod = spec.eod if spec else None
-    if path.exists():
-        return load_tokenizer(path, eod or _remembered_eod(folder))
-    if spec is not None and spec.train is not None:
-        names = spec.train.corpora or (plan.base.corpus,)
-        globs = [pattern for name in names for pattern in plan.corpora[name].text or ()]
-        if not globs:
-            raise PlanError(
-                f"tokenizer.train: none of {', '.join(names)} is given as text",
-                "a tokenizer is learned from text, not from token files",
-                "tokenizer: {file: tokenizer.json}, or name a text corpus: tokenizer: {train: {corpora: [d0], ...}}",
-            )
-        tell(f"training a tokenizer of {spec.train.vocab_size:,} entries on {', '.join(names)}")
-        train_tokenizer(texts_for_tokenizer(globs, plan.holdout.tokens), spec.train.vocab_size, path)
-        return load_tokenizer(path, eod)
-    given = spec.file if spec is not None else _model_folder(plan)
-    found = load_tokenizer(Path(str(given)), eod)
-    files.write_json(folder / "tokenizer.eod.json", {"eod": found.eod_token}, replace=True)
-    files.write_bytes(path, found.path.read_bytes())
-    return load_tokenizer(path, found.eod_token)
-
-
-def _remembered_eod(folder: Path) -> str | None:
-    path = folder / "tokenizer.eod.json"
-    return str(json.loads(path.read_text(encoding="utf-8"))["eod"]) if path.exists() else None
-
-
-def _model_folder(plan: Plan) -> str:
-    for given in (plan.model.hf if plan.model else None, plan.base.checkpoint):
-        if given is not None and (Path(given) / "tokenizer.json").is_file():
-            return given
-    raise PlanError(
-        "tokenizer: none is named, and the model's folder has no tokenizer.json",
-        "text can't be turned into tokens",
-        "tokenizer: {file: tokenizer.json}, or learn one: tokenizer: {train: {vocab_size: 32000}}",
-    )
-
-
-def _inputs(name: str, spec: CorpusSpec) -> list[Path]:
-    """The files a corpus is made of; DataError if one is missing."""
-    if spec.list is not None:
-        return [Path(spec.list), *(_bin(entry.path) for entry in read_filelist(Path(spec.list)))]
-    if spec.indexed is not None:
-        return [_bin(prefix) for prefix in spec.indexed]
-    found = sorted({Path(path) for pattern in spec.text or () for path in glob.glob(pattern, recursive=True)})
-    found = [path for path in found if path.is_file()]
-    if not found:
-        raise DataError(
-            f"corpora.{name}.text: no file matches {', '.join(spec.text or ())}",
-            "a corpus without text can't be fed",
-            f"corpora: {{{name}: {{text: PATH-OR-GLOB}}}} with files ending in .jsonl, .txt or .parquet (.gz, .zst)",
-        )
+def _exclusions(plan: Plan, name: str, items: Sequence[Given]) -> tuple[Exclusion, ...]:
+    path = plan.corpora[name].exclude
+    if path is None:
+        return ()
+    found = read_exclusions(Path(path))
+    own = Path(plan.run.folder) / "tokens" / name / "train"
+    refuse_foreign(found, [item.prefix or own for item in items])
     return found
 
 
-def _bin(prefix: str | Path) -> Path:
-    opened = open_indexed(Path(prefix))  # refuses what is missing or damaged
-    return Path(f"{opened.prefix}.bin")
-
-
-def _fingerprint(inputs: Sequence[Path]) -> list[dict[str, Any]]:
-    return [{"path": str(path), "bytes": path.stat().st_size, "mtime_ns": path.stat().st_mtime_ns} for path in inputs]
-
-
-def _corpus(plan: Plan, name: str, inputs: list[Path], tokenizer: Tokenizer, root: Path, tell: Tell) -> Corpus:
-    folder = root / name
+def _record(work: _Work, name: str, items: Sequence[Given], exclusions: Sequence[Exclusion]) -> dict[str, Any]:
+    """The corpus's record: made, or read and held against the plan and its files, with what was added since."""
+    plan, folder = work.plan, work.root / name
+    path, listing = folder / "corpus.json", plan.corpora[name].exclude
     identity = {
-        "inputs": _fingerprint(inputs),
-        "tokenizer_sha256": tokenizer.sha256,
+        "tokenizer_sha256": work.tokenizer.sha256,
         "sequence_length": plan.sequence_length,
         "holdout_tokens": plan.holdout.tokens,
         "holdout_file": plan.holdout.files.get(name),
+        "duplicates": plan.holdout.duplicates,
+        "exclude": files.sha256_file(Path(listing)) if listing else None,
         "seed": plan.seed,
     }
-    record = folder / "corpus.json"
-    if not record.exists():
-        shutil.rmtree(folder, ignore_errors=True)  # what a killed run left half-made
-        files.write_json(record, {**_make(plan, name, tokenizer, folder, tell), **identity})
-    content = json.loads(record.read_text(encoding="utf-8"))
-    changed = [key for key, value in identity.items() if content.get(key) != value]
-    if changed:
+    if not path.exists():
+        return _made(work, name, items, exclusions, identity)
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    changed = _what_changed(content, identity, items)
+    if changed is None:
+        return _with_added(work, name, content, items)
+    if any((Path(plan.run.folder) / "arms").glob("*/*/*/attempt.json")):
         raise DataError(
-            f"corpora.{name}: {_what_changed(changed, content, identity)} since it was tokenized into {folder}",
+            f"corpora.{name}: {changed} since it was tokenized into {folder}",
             "the order of data and every loss of this run belong to the files as they were",
             "put them back, or start anew: run: {folder: ...}",
         )
-    return _opened(name, content, folder)
+    work.tell(f"{name}: {changed}; nothing was trained yet, so it is made again")
+    return _made(work, name, items, exclusions, identity)
 
 
-def _what_changed(changed: Sequence[str], before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    if "inputs" not in changed:
+def _what_changed(content: Mapping[str, Any], identity: Mapping[str, Any], items: Sequence[Given]) -> str | None:
+    """What is not as it was, in words, or None. Token files that are no longer named may be gone."""
+    changed = [key for key, value in identity.items() if content.get(key) != value]
+    if changed:
         return f"{', '.join(changed)} changed"
-    old = {item["path"]: item for item in before["inputs"]}
-    for item in now["inputs"]:
-        if old.get(item["path"]) != item:
-            return f"{item['path']} changed" if item["path"] in old else f"{item['path']} was added"
-    return "a file was removed"
+    now = fingerprints([path for item in items for path in item.files])
+    there = {print_["path"] for print_ in now}
+    for source in content["sources"]:
+        before = source["files"]
+        if source["text"] or any(print_["path"] in there for print_ in before):
+            found = difference(before, now)
+            if found is not None:
+                return found
+    return None
 
 
-def _make(plan: Plan, name: str, tokenizer: Tokenizer, folder: Path, tell: Tell) -> dict[str, Any]:
-    spec = plan.corpora[name]
-    named: list[tuple[str, Path, Fraction]]
-    if spec.list is not None:
-        entries = read_filelist(Path(spec.list))
-        named = [(f"{name}:{entry.path.name}", entry.path, entry.weight) for entry in entries]
-    elif spec.indexed is not None:
-        prefixes = [open_indexed(Path(prefix)).prefix for prefix in spec.indexed]
-        named = [(f"{name}:{p.name}", p, Fraction(open_indexed(p).n_tokens)) for p in prefixes]
-    else:
-        tell(f"tokenizing {name}")
-        tokenize_corpus(spec.text or (), tokenizer, folder / "train", seed=plan.seed)
-        named = [(name, folder / "train", Fraction(1))]
-    for _, prefix, _ in named:
-        _check_ids(prefix, tokenizer)
-    holdout = _holdout(plan, name, [prefix for _, prefix, _ in named], tokenizer, folder)
-    for number, documents in enumerate(holdout.excluded):
-        save_array(folder / f"excluded-{number}.npy", documents, replace=True)
+def _made(
+    work: _Work, name: str, items: Sequence[Given], exclusions: Sequence[Exclusion], identity: Mapping[str, Any]
+) -> dict[str, Any]:
+    folder = work.root / name
+    for path in (folder / "corpus.json", *folder.glob("holdout.*"), *folder.glob("kept-*.npy")):
+        path.unlink(missing_ok=True)  # left by a killed run, or of a plan that was changed before it began
+    sources = [_source(work, item, folder / "train") for item in items]
+    prefixes = [Path(source["prefix"]) for source in sources]
+    holdout = _holdout(work, name, prefixes, exclusions)
+    save_array(held_path(folder), holdout.held)
+    content = {"name": name, "sources": sources, "holdout": _holdout_record(holdout), **identity}
+    files.write_json(folder / "corpus.json", content)
+    return content
+
+
+def _holdout_record(holdout: Holdout) -> dict[str, Any]:
     return {
-        "name": name,
-        "sources": [
-            {"name": words, "prefix": str(prefix), "id": source_id(prefix), "weight": str(weight)}
-            for words, prefix, weight in named
-        ],
-        "holdout": {
-            "prefix": str(holdout.prefix),
-            "tokens": holdout.tokens,
-            "text_bytes": holdout.text_bytes,
-            "documents": holdout.documents,
-            "pieces": holdout.pieces,
-        },
+        "prefix": str(holdout.prefix),
+        "tokens": holdout.tokens,
+        "text_bytes": holdout.text_bytes,
+        "documents": holdout.documents,
+        "pieces": holdout.pieces,
     }
 
 
-def _holdout(plan: Plan, name: str, prefixes: list[Path], tokenizer: Tokenizer, folder: Path) -> Holdout:
-    given = plan.holdout.files.get(name)
-    if given is None:
+def _with_added(work: _Work, name: str, content: dict[str, Any], items: Sequence[Given]) -> dict[str, Any]:
+    """The record with files that were added as further sources, and with the weights of now."""
+    folder = work.root / name
+    known = {print_["path"] for source in content["sources"] for print_ in source["files"]}
+    sources = [dict(source) for source in content["sources"]]
+    for item in items:
+        new = tuple(path for path in item.files if str(path) not in known)
+        if new:
+            sources.append(
+                _source(work, Given(item.name, new, item.prefix, item.weight), folder / f"train-{len(sources)}")
+            )
+            work.tell(f"{name}: {', '.join(map(str, new[:3]))} was added; the next attempt draws on it")
+    weights = {str(item.prefix): item.weight for item in items if item.prefix is not None}
+    for source in sources:
+        if not source["text"] and source["prefix"] not in weights:
+            source["weight"] = "0"
+        elif weights.get(source["prefix"]) is not None:
+            source["weight"] = str(weights[source["prefix"]])
+    if sources == content["sources"]:
+        return content
+    content = {**content, "sources": sources}
+    files.write_json(folder / "corpus.json", content, replace=True)
+    return content
+
+
+def _source(work: _Work, item: Given, prefix: Path) -> dict[str, Any]:
+    """The record of one token file, made from text first where it is text. Damage and foreign ids are refused."""
+    text = item.prefix is None
+    if item.prefix is None:
+        _tokenize(work, item.name, [glob.escape(str(path)) for path in item.files], prefix)
+    else:
+        prefix = item.prefix
+        open_indexed(prefix)
+    check_ids(prefix, work.tokenizer)
+    weight = item.weight if item.weight is not None else Fraction(bin_tokens(prefix))
+    return {
+        "name": item.name if not text or prefix.name == "train" else f"{item.name}:{prefix.name}",
+        "prefix": str(prefix), "id": source_id(prefix), "weight": str(weight), "text": text,
+        "files": fingerprints(item.files),
+    }  # fmt: skip
+
+
+def _tokenize(work: _Work, name: str, patterns: Sequence[str], prefix: Path) -> None:
+    """Text to a token file in the run's folder, unless it is there; goes on with what a stopped run has done."""
+    seed = work.plan.seed
+    if is_tokenized(patterns, work.tokenizer, prefix, seed):
+        return
+    for path in (*pair(prefix), hash_path(prefix), sidecar_path(prefix)):
+        path.unlink(missing_ok=True)
+    work.tell(f"tokenizing {name}")
+    with work.bar(f"tokenizing {name}") if work.bar else nullcontext((None, None)) as (_, progress):
+        tokenize_corpus(patterns, work.tokenizer, prefix, seed=seed, progress=progress)
+
+
+def _refuse_same(records: Mapping[str, Mapping[str, Any]]) -> None:
+    """A token file that stands twice would be one source under two names."""
+    places: dict[str, str] = {}
+    for name, record in records.items():
+        for source in record["sources"]:
+            place = f"corpora.{name}: {source['prefix']}"
+            if source["id"] in places:
+                raise DataError(
+                    f"{place} has the same content as {places[source['id']]}",
+                    "one text can't be old and new, or two sources of one mix: its ledger would count both",
+                    "leave one of them out",
+                )
+            places[source["id"]] = place
+
+
+def _decide(
+    work: _Work, records: Mapping[str, Mapping[str, Any]], exclusions: Mapping[str, Sequence[Exclusion]]
+) -> None:
+    """What may be trained on, of each token file that is new, now that all holdouts are there."""
+    exclude = work.plan.holdout.duplicates == "exclude"
+    found = []
+    for name, record in records.items():
+        prefixes = [Path(source["prefix"]) for source in record["sources"]]
+        others = [other for other in records if other != name]
+        found += decide(work.root, name, prefixes, others, exclusions[name], exclude_duplicates=exclude)
+    if found:
+        for each in found:
+            work.tell(words(each, excluded=exclude))
+        path = work.root / "duplicates.json"
+        before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+        files.write_json(path, [*before, *totals(found)], replace=True)
+
+
+def _holdout(work: _Work, name: str, prefixes: Sequence[Path], exclusions: Sequence[Exclusion]) -> Holdout:
+    plan, tokenizer, folder = work.plan, work.tokenizer, work.root / name
+    named = plan.holdout.files.get(name)
+    if named is None:
         return split_holdout(
             prefixes, tokens=plan.holdout.tokens, sequence_length=plan.sequence_length, eod=tokenizer.eod_id,
             out_prefix=folder / "holdout", tokenizer=tokenizer,
+            excluded=[exclusions_of(prefix, exclusions, open_indexed(prefix)) for prefix in prefixes if exclusions],
         )  # fmt: skip
-    prefix = Path(given).with_suffix("") if given.endswith((".bin", ".idx")) else Path(given)
+    prefix = Path(named).with_suffix("") if named.endswith((".bin", ".idx")) else Path(named)
     if not Path(f"{prefix}.idx").exists():
         prefix = folder / "holdout"
-        tokenize_corpus([given], tokenizer, prefix, seed=plan.seed)
+        _tokenize(work, f"{name}'s holdout", [named], prefix)
     opened, sidecar = open_indexed(prefix), read_sidecar(prefix)
-    _check_ids(prefix, tokenizer)
+    check_ids(prefix, tokenizer)
     if opened.n_tokens <= 32 * plan.sequence_length:
         raise DataError(
-            f"holdout.files.{name}: {given} has {opened.n_tokens:,} tokens, fewer than 32 windows",
+            f"holdout.files.{name}: {named} has {opened.n_tokens:,} tokens, fewer than 32 windows",
             "a verdict on fewer windows would be noise",
             f"give at least {32 * plan.sequence_length + 1:,} tokens",
         )
-    nothing = tuple(np.empty(0, dtype=np.int64) for _ in prefixes)
     documents = len(opened.document_indices) - 1
     text_bytes = sidecar.text_bytes if sidecar else None
-    return Holdout(prefix, documents, documents, opened.n_tokens, text_bytes, nothing)
+    held = held_documents(prefix, np.arange(documents))
+    return Holdout(prefix, documents, documents, opened.n_tokens, text_bytes, held)
 
 
-def _check_ids(prefix: Path, tokenizer: Tokenizer) -> None:
-    """Refuse a token file that holds ids the tokenizer does not know: it was made with another one."""
-    tokens = open_indexed(prefix).tokens
-    if len(tokens) <= SCANNED_TOKENS:
-        highest = int(tokens.max()) if len(tokens) else 0
-    else:
-        starts = np.linspace(0, len(tokens) - 4096, 4096).astype(np.int64)
-        highest = max(int(tokens[start : start + 4096].max()) for start in starts)
-    if highest >= tokenizer.vocab_size:
-        raise DataError(
-            f"{prefix}.bin: holds token id {highest:,}, the tokenizer {tokenizer.path} has {tokenizer.vocab_size:,} ids",
-            "the file was made with another tokenizer, its tokens mean other words here",
-            "name the tokenizer it was made with: tokenizer: {file: ...}, or tokenize the text again",
-        )
-
-
-def _opened(name: str, content: Mapping[str, Any], folder: Path) -> Corpus:
-    sources = []
-    for number, item in enumerate(content["sources"]):
-        excluded = folder / f"excluded-{number}.npy"
-        prefix = Path(item["prefix"])
-        kept = kept_spans(prefix, load_array(excluded, np.int64))
-        sources.append(Source(item["name"], item["id"], prefix, kept))
+def _opened(folder: Path, name: str, content: Mapping[str, Any]) -> Corpus:
+    sources = tuple(
+        Source(item["name"], item["id"], Path(item["prefix"]), load_array(kept_path(folder, number), np.int64))
+        for number, item in enumerate(content["sources"])
+    )
+    weights = {item["id"]: Fraction(item["weight"]) for item in content["sources"]}
     holdout = content["holdout"]
     return Corpus(
-        name, tuple(sources), {item["id"]: Fraction(item["weight"]) for item in content["sources"]},
-        Path(holdout["prefix"]), holdout["tokens"], holdout["text_bytes"],
+        name, sources, {each: weight for each, weight in weights.items() if weight}, Path(holdout["prefix"]),
+        holdout["tokens"], holdout["text_bytes"],
     )  # fmt: skip

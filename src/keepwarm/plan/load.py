@@ -272,6 +272,7 @@ def _absolute(plan: Plan, folder: Path) -> Plan:
                 "text": tuple(map(place, spec.text)) if spec.text is not None else None,
                 "list": place(spec.list) if spec.list is not None else None,
                 "indexed": tuple(map(place, spec.indexed)) if spec.indexed is not None else None,
+                "exclude": place(spec.exclude) if spec.exclude is not None else None,
             }
         )
         for name, spec in plan.corpora.items()

@@ -115,6 +115,9 @@ class CorpusSpec(Model):
     text: Texts | None = Field(None, description="paths or globs of .jsonl, .txt, .parquet (.gz, .zst)")
     list: str | None = Field(None, description="a file of `weight prefix corpus` lines")
     indexed: Texts | None = Field(None, description="prefixes of .bin/.idx token files")
+    exclude: str | None = Field(
+        None, description="a list of spans to leave out: lines `PREFIX document N` or `PREFIX tokens A:B`"
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -136,6 +139,9 @@ class HoldoutSpec(Model):
 
     tokens: Positive = Field(description="held-out tokens of each corpus")
     files: dict[str, str] = Field(default_factory=dict, description="ready holdouts by corpus: text or a token file")
+    duplicates: Literal["exclude", "report"] = Field(
+        "exclude", description="of held-out documents in other corpora: left out of training, or only reported"
+    )
 
 
 class BaseSpec(Model):

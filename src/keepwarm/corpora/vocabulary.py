@@ -1,0 +1,92 @@
+"""One vocabulary for all of a run: the plan's tokenizer, frozen in the run folder, and what it must agree with."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from keepwarm import files
+from keepwarm.corpora.holdout import texts_for_tokenizer
+from keepwarm.corpora.indexed import open_indexed
+from keepwarm.corpora.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
+from keepwarm.errors import DataError, PlanError
+from keepwarm.plan.model import Plan
+
+SCANNED_TOKENS = 250_000_000  # token files up to this size are scanned whole for foreign ids, larger ones by sample
+
+
+def tokenizer_of(plan: Plan, folder: Path, tell: Callable[[str], None]) -> Tokenizer:
+    """The tokenizer in `folder`; put there when it is first asked for: learned, or a copy of the one that is named."""
+    path, spec = folder / "tokenizer.json", plan.tokenizer
+    eod = spec.eod if spec else None
+    if path.exists():
+        return load_tokenizer(path, eod or _remembered_eod(folder))
+    if spec is not None and spec.train is not None:
+        names = spec.train.corpora or (plan.base.corpus,)
+        globs = [pattern for name in names for pattern in plan.corpora[name].text or ()]
+        if not globs:
+            raise PlanError(
+                f"tokenizer.train: none of {', '.join(names)} is given as text",
+                "a tokenizer is learned from text, not from token files",
+                "tokenizer: {file: tokenizer.json}, or name a text corpus: tokenizer: {train: {corpora: [d0], ...}}",
+            )
+        tell(f"training a tokenizer of {spec.train.vocab_size:,} entries on {', '.join(names)}")
+        train_tokenizer(texts_for_tokenizer(globs, plan.holdout.tokens), spec.train.vocab_size, path)
+        return load_tokenizer(path, eod)
+    given = spec.file if spec is not None else _model_folder(plan)
+    found = load_tokenizer(Path(str(given)), eod)
+    files.write_json(folder / "tokenizer.eod.json", {"eod": found.eod_token}, replace=True)
+    files.write_bytes(path, found.path.read_bytes())
+    return load_tokenizer(path, found.eod_token)
+
+
+def check_vocabulary(plan: Plan, tokenizer: Tokenizer) -> None:
+    """Refuse a model whose vocabulary can't hold the tokenizer's ids."""
+    if plan.model is None:
+        return
+    if plan.model.config is not None:
+        size = plan.model.config.get("vocab_size", tokenizer.vocab_size)
+    else:
+        path = Path(str(plan.model.hf)) / "config.json"
+        size = json.loads(path.read_text(encoding="utf-8")).get("vocab_size") if path.is_file() else None
+    if isinstance(size, int) and size < tokenizer.vocab_size:
+        raise PlanError(
+            f"model: its vocabulary has {size:,} entries, the tokenizer {tokenizer.path} has {tokenizer.vocab_size:,}",
+            "ids beyond the model's embedding would crash the training or, worse, train wrong rows",
+            "use the model's own tokenizer (leave `tokenizer` out of the plan), or a model with a larger vocabulary",
+        )
+
+
+def check_ids(prefix: Path, tokenizer: Tokenizer) -> None:
+    """Refuse a token file that holds ids the tokenizer does not know: it was made with another one."""
+    tokens = open_indexed(prefix).tokens
+    if len(tokens) <= SCANNED_TOKENS:
+        highest = int(tokens.max()) if len(tokens) else 0
+    else:
+        starts = np.linspace(0, len(tokens) - 4096, 4096).astype(np.int64)
+        highest = max(int(tokens[start : start + 4096].max()) for start in starts)
+    if highest >= tokenizer.vocab_size:
+        raise DataError(
+            f"{prefix}.bin: holds token id {highest:,}, the tokenizer {tokenizer.path} has {tokenizer.vocab_size:,} ids",
+            "the file was made with another tokenizer, its tokens mean other words here",
+            "name the tokenizer it was made with: tokenizer: {file: ...}, or tokenize the text again",
+        )
+
+
+def _remembered_eod(folder: Path) -> str | None:
+    path = folder / "tokenizer.eod.json"
+    return str(json.loads(path.read_text(encoding="utf-8"))["eod"]) if path.exists() else None
+
+
+def _model_folder(plan: Plan) -> str:
+    for given in (plan.model.hf if plan.model else None, plan.base.checkpoint):
+        if given is not None and (Path(given) / "tokenizer.json").is_file():
+            return given
+    raise PlanError(
+        "tokenizer: none is named, and the model's folder has no tokenizer.json",
+        "text can't be turned into tokens",
+        "tokenizer: {file: tokenizer.json}, or learn one: tokenizer: {train: {vocab_size: 32000}}",
+    )
