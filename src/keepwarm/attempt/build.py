@@ -7,7 +7,8 @@ from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
-from keepwarm.attempt.line import Feed, Role, open_stream
+from keepwarm.attempt.cap import within_caps
+from keepwarm.attempt.line import Feed, Mixes, open_stream
 from keepwarm.attempt.model import Attempt, EvaluationPlan, FedSource, Judgement, Moments, Optimizer, Part
 from keepwarm.attempt.timing import affordable
 from keepwarm.blend.ledger import ledger
@@ -17,8 +18,6 @@ from keepwarm.lineage import guard
 from keepwarm.plan.model import Plan
 from keepwarm.schedule.schedule import Schedule
 from keepwarm.units import parse_lr
-
-Mixes = Sequence[tuple[int, Sequence[Role]]]  # from which step on, which mix
 
 
 def make_attempt(
@@ -31,6 +30,9 @@ def make_attempt(
     assert steps * plan.step_tokens == schedule.tokens and mixes[0][0] == 0
     for _, roles in mixes:
         guard.shares_complete([(role.name, role.share) for role in roles], allow)
+    if plan.over_max_epochs == "reweight":
+        mixes, lowered = within_caps(plan, feed, mixes, steps, cursors)
+        warnings = (*warnings, *lowered)
     attempt = Attempt(
         arm=arm, stage=stage, number=number, rung=rung, label=label, new=new, old=old, start=start, moments=moments,
         parts=_parts(mixes, steps), sources=_fed_sources(mixes, feed), schedule=schedule, segments=(),

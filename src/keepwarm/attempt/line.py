@@ -41,6 +41,9 @@ class Role:
     members: Mapping[str, Fraction]
 
 
+Mixes = Sequence[tuple[int, Sequence[Role]]]  # from which step on, which mix
+
+
 @dataclass(frozen=True, slots=True)
 class Feed:
     """Everything an attempt could be fed from: corpora, and by id every source with the corpus it belongs to."""

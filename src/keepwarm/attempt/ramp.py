@@ -10,8 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 
-from keepwarm.attempt.build import Mixes
-from keepwarm.attempt.line import Role
+from keepwarm.attempt.line import Mixes, Role
 
 MOST_PIECES = 20
 BEFORE = "previous"

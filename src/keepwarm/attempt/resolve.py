@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from keepwarm.attempt.build import Mixes, lr_min, lr_of, make_attempt
-from keepwarm.attempt.line import BASE, COOKBOOK, COOLDOWN, Feed, Line, Role, identity, recorded_mix
+from keepwarm.attempt.build import lr_min, lr_of, make_attempt
+from keepwarm.attempt.line import BASE, COOKBOOK, COOLDOWN, Feed, Line, Mixes, Role, identity, recorded_mix
 from keepwarm.attempt.model import Attempt
 from keepwarm.attempt.ramp import ramped
 from keepwarm.blend.buffer import buffer_sources, outside_kept

@@ -141,7 +141,7 @@ def within_epochs(rows: Sequence[LedgerRow], max_epochs: Fraction, allow: Collec
             f"{row.name} would be repeated {float(row.epochs_after):.2f} times, max_epochs is {float(max_epochs):g}",
             "the share asked of it is more than the source holds; repeated text is memorised, not learned",
             f"ask a smaller share or fewer tokens, add text to the corpus, or: max_epochs: {math.ceil(row.epochs_after)}; "
-            f"{_allow('budget-and-identity')}",
+            f"where its role has other sources: over_max_epochs: reweight; {_allow('budget-and-identity')}",
         )
     return [
         f"{row.name}: {float(row.epochs_after):.2f} epochs over the line"

@@ -271,6 +271,9 @@ class Plan(Model):
     cookbook: str = Field("aurora-v1", description="a shipped cookbook's name, or a file")
     buffer: BufferSpec = Field(default_factory=BufferSpec)
     max_epochs: Ratio = Field(Fraction(4), gt=0, description="how often a source may be read in a line")
+    over_max_epochs: Literal["error", "reweight"] = Field(
+        "error", description="a source that would be read more often: refused, or given less and its role's others more"
+    )
     verdict: VerdictSpec = Field(default_factory=VerdictSpec)
     control: Annotated[tuple[str, ...], BeforeValidator(_listed)] = Field(
         (), description="arms without the cookbook, from the same base: none, no-replay, d0-only, or a list"
