@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from fractions import Fraction
 
 import numpy as np
@@ -35,11 +36,20 @@ def test_the_batches_are_the_streams(stream):
     expected = [stream.batch(k * 6, k * 6 + 6) for k in range(3, 40)]
     before = open_files()
     with Loader(stream, 6, 3, 40, ahead=2) as loader:
-        found = [loader.next() for _ in range(37)]
+        found = [tuple(each.copy() for each in loader.next()) for _ in range(37)]
     for (tokens, sources), (wanted_tokens, wanted_sources) in zip(found, expected, strict=True):
         assert (tokens == wanted_tokens).all() and (sources == wanted_sources).all()
     assert open_files() < before  # the stream's files were closed with it
     assert "loader" not in [thread.name for thread in threading.enumerate()]
+
+
+def test_a_batch_is_good_until_the_next_is_asked_for(stream):
+    expected = [stream.batch(k * 6, k * 6 + 6)[0] for k in range(40)]
+    with Loader(stream, 6, 0, 40, ahead=1) as loader:
+        for wanted in expected:
+            tokens, _ = loader.next()
+            time.sleep(0.002)  # the loader goes on reading meanwhile, as far as it may
+            assert (tokens == wanted).all()
 
 
 def test_leaving_early_ends_the_thread(stream):
@@ -65,12 +75,12 @@ def test_a_file_that_is_gone(stream):
 
 def test_no_more_files_are_open_than_allowed(stream):
     sources = list(stream.sources.values())
-    reader, row = WindowReader(sources, 8, open_files=2), np.empty(9, dtype=np.int64)
+    reader, row = WindowReader(sources, 8, open_files=2), np.empty(9, dtype=np.int32)
     before = open_files()
     wanted = [np.concatenate([np.fromfile(f"{s.prefix}.bin", "<u2")[a:b] for a, b in s.kept]) for s in sources]
     for turn in range(3):
         for number in range(len(sources)):
-            reader.read_into(number, turn, row)
+            reader.read(np.array([number]), np.array([turn]), row[None])
             assert (row == wanted[number][turn * 8 : turn * 8 + 9]).all()
             assert open_files() <= before + 2
     reader.close()

@@ -134,7 +134,7 @@ def test_batch_reads_the_located_windows(make_source) -> None:  # type: ignore[n
     x, y = sources
     stream = Stream([Segment(0, Mixture(((x.id, 1), (y.id, 2))))], {s.id: s for s in sources}, 3, SEQUENCE)
     tokens, source_index = stream.batch(5, 35)
-    assert tokens.shape == (30, SEQUENCE + 1) and tokens.dtype == np.int64
+    assert tokens.shape == (30, SEQUENCE + 1) and tokens.dtype == np.int32
     for row, (name, _, window), source in zip(tokens.tolist(), records(stream, 5, 35), source_index, strict=True):
         first = window * SEQUENCE + (0 if name == x.id else 1000)
         assert row == list(range(first, first + SEQUENCE + 1))

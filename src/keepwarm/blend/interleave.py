@@ -47,54 +47,68 @@ class Interleave:
     """The order in which K sources of positive integer `weights` take turns."""
 
     def __init__(self, weights: Sequence[int]) -> None:
-        """Build the tree: O(K log K), 24 bytes of state a source. Raises ValueError on no or non-positive weights."""
+        """Build the tree: O(K log K), 16 bytes of state a source. Raises ValueError on no or non-positive weights."""
         if not weights or min(weights) < 1:
             raise ValueError(f"weights must be positive integers, got {list(weights)}")
         self.weights = tuple(weights)
-        self._shares: list[int] = []  # of the left child, in 2^-64; nodes are numbered parents first
-        self._children: list[list[int]] = []  # node number, or -1 - leaf number
-        self._bound = Fraction(0)
-        self._grow()
-        self.share_table = np.array(self._shares, dtype=np.uint64)
-        self.child_table = np.array(self._children, dtype=np.int64).reshape(-1)  # left of node k at 2k, right at 2k + 1
+        shares, children = self._grow()
+        self.share_table = np.array(shares, dtype=np.uint64)  # of the left child, in 2^-64
+        self.child_table = np.array(
+            children, dtype=np.int32
+        )  # of node k: left at 2k, right at 2k + 1; a leaf is -1 - leaf
 
-    def _grow(self) -> None:
+    def _grow(self) -> tuple[list[int], list[int]]:
+        """The nodes' shares and children, parents first."""
+        shares, children = list[int](), list[int]()
         order = sorted(range(len(self.weights)), key=lambda leaf: -self.weights[leaf])  # stable: ties keep their order
         ends = [0, *accumulate(self.weights[leaf] for leaf in order)]
-        # (first, stop) in `order`, the parent's slot to fill, and the sum of 1 / w(A) over the ancestors below the root
-        todo: list[tuple[int, int, int, int, Fraction]] = [(0, len(order), -1, 0, Fraction(0))]
+        todo = [(0, len(order), -1)]  # (first, stop) in `order`, and the slot of `children` to fill
         while todo:
-            first, stop, parent, side, above = todo.pop()
-            number = len(self._shares) if stop - first > 1 else -1 - order[first]
-            if parent >= 0:
-                self._children[parent][side] = number
-                above += Fraction(1, ends[stop] - ends[first])
+            first, stop, slot = todo.pop()
+            number = len(shares) if stop - first > 1 else -1 - order[first]
+            if slot >= 0:
+                children[slot] = number
             if number < 0:
-                self._bound = max(self._bound, above * self.weights[order[first]] / 2)
                 continue
             cut = _nearest_half(ends, first, stop)
             weight, left = ends[stop] - ends[first], ends[cut] - ends[first]
             share = ((left << 65) + weight) // (2 * weight)
             if not 0 < share < 1 << 64:
                 raise ValueError(f"weights {min(left, weight - left)} of {weight}: below 2^-64 of what is beside it")
-            self._shares.append(share)
-            self._children.append([0, 0])
-            todo += [(cut, stop, number, 1, above), (first, cut, number, 0, above)]
+            shares.append(share)
+            children += [0, 0]
+            todo += [(cut, stop, 2 * number + 1), (first, cut, 2 * number)]
+        return shares, children
 
     @property
     def bound(self) -> Fraction:
         """The most that any source can stray from its share, in samples, at every n (see the module's text)."""
-        return self._bound
+        children = self.child_table.tolist()
+        weight = [0] * len(self.share_table)
+        for number in reversed(range(len(weight))):  # children before parents
+            weight[number] = sum(
+                weight[child] if child >= 0 else self.weights[-1 - child]
+                for child in children[2 * number : 2 * number + 2]
+            )
+        above = [Fraction(0)] * len(weight)  # the sum of 1 / w(A) from a node up to, not including, the root
+        bound = Fraction(0)
+        for slot, child in enumerate(children):
+            if child >= 0:
+                above[child] = above[slot // 2] + Fraction(1, weight[child])
+            else:
+                own = self.weights[-1 - child]
+                bound = max(bound, (above[slot // 2] * own + 1) / 2)
+        return bound
 
     def locate(self, n: NDArray[np.uint64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Source number and the source's own sample number of each sample in `n` (any shape (N,), each < 2^48)."""
         number = np.array(n, dtype=np.uint64)
         node = np.zeros(number.shape, dtype=np.int64)
-        if not self._shares or not len(number):
+        if not len(self.share_table) or not len(number):
             return node, number.astype(np.int64)
         local = np.empty_like(number)
         split = _split_small if number.max() < _SMALL else _split
-        at, active = node, None  # None: all of them
+        at, active = np.zeros(number.shape, dtype=np.int32), None  # None: all of them
         while True:
             left, goes_left = split(number, self.share_table.take(at))
             number = np.where(goes_left, left, number - left)
@@ -112,13 +126,15 @@ class Interleave:
 
     def counts(self, n: int) -> tuple[int, ...]:
         """Samples of each source among the first `n` of the blend, exact for any n."""
-        counts = [0] * len(self.weights)
-        if not self._shares:
+        if not len(self.share_table):
             return (n,)
-        reaching = [n] + [0] * (len(self._shares) - 1)
-        for number, (share, children) in enumerate(zip(self._shares, self._children, strict=True)):
+        counts = [0] * len(self.weights)
+        shares, children = self.share_table.tolist(), self.child_table.tolist()
+        reaching = [n] + [0] * (len(shares) - 1)
+        for number, share in enumerate(shares):
             left = (reaching[number] * share + (1 << 63)) >> 64
-            for child, count in zip(children, (left, reaching[number] - left), strict=True):
+            for slot, count in ((2 * number, left), (2 * number + 1, reaching[number] - left)):
+                child = children[slot]
                 if child >= 0:
                     reaching[child] = count
                 else:

@@ -1,7 +1,7 @@
 """Batches ahead of the trainer: one thread reads the next few while the model works on this one.
 
-The order is the stream's, so reading ahead changes nothing but the time it takes. Memory is `ahead` batches and the
-stream's open files, however many sources there are and however large they grow.
+The order is the stream's, so reading ahead changes nothing but the time it takes. Memory is `ahead` + 2 batches, used
+in turns, and the stream's open files, however many sources there are and however large they grow.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from keepwarm.blend.stream import Stream
 
-Batch = tuple[NDArray[np.int64], NDArray[np.int64]]  # as of Stream.batch
+Batch = tuple[NDArray[np.int32], NDArray[np.int64]]  # as of Stream.batch
 AHEAD = 4
 
 
@@ -26,6 +26,8 @@ class Loader:
         """Begin to read."""
         self._stream, self._samples = stream, batch_samples
         self._ready: queue.Queue[Batch | BaseException] = queue.Queue(ahead)
+        # One batch is with the trainer, `ahead` wait, one is being read.
+        self._memory = np.empty((ahead + 2, batch_samples, stream.sequence_length + 1), dtype=np.int32)
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._read, args=(first, last), name="loader", daemon=True)
         self._thread.start()
@@ -44,7 +46,7 @@ class Loader:
         self._stream.close()
 
     def next(self) -> Batch:
-        """The next batch. Raises what reading it raised (DataError for a file that was cut short)."""
+        """The next batch, good until the next call. Raises what reading it raised (DataError for a file cut short)."""
         found = self._ready.get()
         if isinstance(found, BaseException):
             raise found
@@ -53,7 +55,8 @@ class Loader:
     def _read(self, first: int, last: int) -> None:
         try:
             for number in range(first, last):
-                self._offer(self._stream.batch(number * self._samples, (number + 1) * self._samples))
+                out = self._memory[number % len(self._memory)]
+                self._offer(self._stream.batch(number * self._samples, (number + 1) * self._samples, out))
                 if self._stopped.is_set():
                     return
         except BaseException as error:  # told to the trainer, in its own thread

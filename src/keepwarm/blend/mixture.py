@@ -14,7 +14,7 @@ from math import gcd, lcm
 
 from keepwarm.errors import PlanError
 
-SMALLEST_SHARE = Fraction(1, 2**32)
+SMALLEST_SHARE_BITS = 32  # no share is below 2^-32
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,37 +74,44 @@ def combine(parts: Sequence[tuple[Fraction, Mapping[str, Fraction]]]) -> Mixture
     for number, (share, inner) in enumerate(parts, start=1):
         where = f"part {number} of {len(parts)} of the mix"
         _refuse_negative({where: share, **inner}, where)
-        whole = sum(inner.values(), Fraction(0))
+        weights = _integers(inner)
+        whole = sum(weights.values())
         if share and not whole:
             raise PlanError(
                 f"{where} has share {share} and no source with a positive weight",
                 "there is nothing to take this share from",
                 "give one of its sources a positive weight, or the part share 0",
             )
-        for source_id, weight in inner.items():
+        for source_id, weight in weights.items():
             if share and weight:
-                total[source_id] = total.get(source_id, Fraction(0)) + share * weight / whole
+                part = Fraction(share.numerator * weight, share.denominator * whole)
+                total[source_id] = total[source_id] + part if source_id in total else part
     return _of_shares(total)
 
 
 def _of_shares(shares: Mapping[str, Fraction]) -> Mixture:
     positive = {source_id: share for source_id, share in shares.items() if share}
     for source_id, share in positive.items():
-        if share < SMALLEST_SHARE:
+        if share.numerator << SMALLEST_SHARE_BITS < share.denominator:
             raise PlanError(
                 f"source {source_id} gets {float(share):.3g} of the mix",
-                f"a share below 2^-32 ({float(SMALLEST_SHARE):.3g}) is less than a sample in four thousand million",
+                f"a share below 2^-32 ({2.0**-SMALLEST_SHARE_BITS:.3g}) is less than a sample in four thousand million",
                 "raise its weight, or remove it",
             )
-    denominator = lcm(*(share.denominator for share in positive.values()))
-    weights = {source_id: int(share * denominator) for source_id, share in positive.items()}
+    weights = _integers(positive)
     divisor = gcd(*weights.values())
     return Mixture(tuple((source_id, weight // divisor) for source_id, weight in weights.items()))
 
 
+def _integers(fractions: Mapping[str, Fraction]) -> dict[str, int]:
+    """The same proportions in integers: a hundred fractions are added one by one in the time of thousands of these."""
+    denominator = lcm(*(each.denominator for each in fractions.values()))
+    return {name: each.numerator * (denominator // each.denominator) for name, each in fractions.items()}
+
+
 def _refuse_negative(weights: Mapping[str, Fraction], where: str) -> None:
     for name, weight in weights.items():
-        if weight < 0:
+        if weight.numerator < 0:
             raise PlanError(
                 f"{where}: the weight of {name} is {weight}",
                 "a source cannot be fed a negative number of tokens",

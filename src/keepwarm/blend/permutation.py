@@ -17,10 +17,11 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from keepwarm.corpora.hashing import derive_key, mix64_into
+from keepwarm.corpora.hashing import derive_key, mix64_into, mix64_of_one
 
 ROUNDS = 6
 GOLDEN = 0x9E3779B97F4A7C15
+_FEW = 12
 
 
 @lru_cache(maxsize=65536)
@@ -43,10 +44,27 @@ def permute(
     bits = bit_lengths(lengths - np.uint64(1))
     values = _feistel(values, bits, keys)
     outside = np.flatnonzero(values >= lengths)
-    while len(outside):
+    while len(outside) > _FEW:
         values[outside] = again = _feistel(values[outside], bits[outside], keys[outside])
         outside = outside[again >= lengths[outside]]
+    for at in outside.tolist():
+        values[at] = _walk(int(values[at]), int(lengths[at]), int(bits[at]), int(keys[at]))
     return values.astype(np.int64)
+
+
+def _walk(value: int, length: int, bits: int, key: int) -> int:
+    """One cycle walk to its end in python's integers: for the last few, numpy would cost more than they do."""
+    low_bits = (bits + 1) // 2
+    low_mask, high_mask = (1 << low_bits) - 1, (1 << bits - low_bits) - 1
+    while value >= length:
+        low, high = value & low_mask, value >> low_bits
+        for turn in range(1, ROUNDS + 1):
+            if turn % 2:
+                low ^= mix64_of_one(key + turn * GOLDEN + high) & low_mask
+            else:
+                high ^= mix64_of_one(key + turn * GOLDEN + low) & high_mask
+        value = high << low_bits | low
+    return value
 
 
 def bit_lengths(values: NDArray[np.uint64]) -> NDArray[np.uint64]:

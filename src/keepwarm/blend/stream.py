@@ -28,8 +28,8 @@ from keepwarm.corpora.hashing import derive_key
 from keepwarm.corpora.source import Source, WindowReader
 from keepwarm.errors import DataError, LineageError
 
-_DIGEST_BLOCK_SAMPLES = 65536
-_AHEAD_SAMPLES = 4096
+_BLOCK_SAMPLES = 65536
+_AHEAD_SAMPLES = 16384
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,19 +98,24 @@ class Stream:
         position = np.concatenate([position for _, position in placed])
         return Located(self.source_ids, source_index, *self._turns.locate(source_index, position))
 
-    def batch(self, start: int, stop: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Tokens of the samples [start, stop), (N, sequence_length + 1), and their number in `source_ids`, (N,)."""
+    def batch(
+        self, start: int, stop: int, out: NDArray[np.int32] | None = None
+    ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        """Tokens of the samples [start, stop), (N, sequence_length + 1), and their number in `source_ids`, (N,).
+
+        They are int32, which holds every id that a file can have; a trainer widens them on its own device. They are put
+        into `out` if it is given: memory that was used before is faster than new memory.
+        """
         located = self._located_ahead(start, stop)
-        tokens = np.empty((stop - start, self.sequence_length + 1), dtype=np.int64)
-        for row, source, window in zip(tokens, located.source_index.tolist(), located.window.tolist(), strict=True):
-            self._reader.read_into(source, window, row)
+        tokens = np.empty((stop - start, self.sequence_length + 1), dtype=np.int32) if out is None else out
+        self._reader.read(located.source_index, located.window, tokens)
         return tokens, located.source_index
 
     def _located_ahead(self, start: int, stop: int) -> Located:
-        """`locate`, of a block at a time: a batch alone costs numpy's overhead a sample, a block of batches does not."""
+        """`locate`, of ever larger blocks: a batch alone pays numpy's overhead, a block of batches hides it."""
         first, last, block = self._ahead
         if block is None or not first <= start <= stop <= last:
-            first, last = start, max(stop, start + _AHEAD_SAMPLES)
+            first, last = start, max(stop, start + min(_AHEAD_SAMPLES, 2 * (last - first)))
             block = self.locate(first, last)
             self._ahead = (first, last, block)
         part = slice(start - first, stop - first)
@@ -134,8 +139,8 @@ class Stream:
         """
         names = np.array([derive_key("source", source_id) for source_id in self.source_ids], dtype="<u8")
         sha = hashlib.sha256()
-        for first in range(start, stop, _DIGEST_BLOCK_SAMPLES):
-            located = self.locate(first, min(stop, first + _DIGEST_BLOCK_SAMPLES))
+        for first in range(start, stop, _BLOCK_SAMPLES):
+            located = self.locate(first, min(stop, first + _BLOCK_SAMPLES))
             fields = [names[located.source_index], located.epoch.astype("<u8"), located.window.astype("<u8")]
             sha.update(np.stack(fields, axis=1).tobytes())
         return sha.hexdigest()
@@ -163,14 +168,14 @@ class Stream:
         return max(k for k, segment in enumerate(self.segments) if segment.first_sample <= n)
 
     def _pieces(self, start: int, stop: int) -> list[tuple[int, int, int]]:
-        """(segment, first sample, stop) of the parts of [start, stop)."""
+        """(segment, first sample, stop) of the parts of [start, stop), each small enough for the processor's cache."""
         assert 0 <= start < stop, (start, stop)
         ends = [*(segment.first_sample for segment in self.segments[1:]), stop]
-        parts = [
-            (k, max(start, segment.first_sample), min(stop, end))
+        return [
+            (k, first, min(first + _BLOCK_SAMPLES, stop, end))
             for k, (segment, end) in enumerate(zip(self.segments, ends, strict=True))
+            for first in range(max(start, segment.first_sample), min(stop, end), _BLOCK_SAMPLES)
         ]
-        return [part for part in parts if part[1] < part[2]]
 
     def _scan(self, compiled: ModuleType, k: int, start: int, stop: int) -> tuple[NDArray[np.int64], ...]:
         """Source number, epoch and window of samples [start, stop), all in segment k, by the compiled loop."""

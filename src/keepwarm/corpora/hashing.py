@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_ALL_BITS = 2**64 - 1
 
 
 def mix64(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
@@ -25,6 +26,14 @@ def mix64_into(values: NDArray[np.uint64], spare: NDArray[np.uint64]) -> None:
         values *= np.uint64(factor)
     np.right_shift(values, np.uint64(31), out=spare)
     values ^= spare
+
+
+def mix64_of_one(value: int) -> int:
+    """`mix64` of one integer, modulo 2^64, without numpy's overhead."""
+    value &= _ALL_BITS
+    value = (value ^ value >> 30) * 0xBF58476D1CE4E5B9 & _ALL_BITS
+    value = (value ^ value >> 27) * 0x94D049BB133111EB & _ALL_BITS
+    return value ^ value >> 31
 
 
 def derive_key(*parts: str | int) -> int:

@@ -9,6 +9,7 @@ target once an epoch.
 from __future__ import annotations
 
 import os
+from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -46,75 +47,97 @@ class Source:
 class WindowReader:
     """Reads windows of many sources with at most `open_files` of them open, and no mapping.
 
-    Reading by offset costs what a mapped read costs, and a file that is cut short while it is read gives an error that
-    names it, where a mapping would kill the process; nor does resident memory grow with the pages that were touched.
+    Reading by offset costs what a mapped read costs the first time, and a file that is cut short while it is read gives
+    an error that names it, where a mapping would kill the process; nor does resident memory grow with the pages that
+    were touched. Tokens of int32 go from the system's cache straight to where the caller wants them.
     """
 
     def __init__(self, sources: Sequence[Source], sequence_length: int, open_files: int = OPEN_FILES) -> None:
         """Prepare to read windows of `sequence_length` + 1 tokens. No file is opened before it is read from."""
         self.sources = tuple(sources)
         self.sequence_length = sequence_length
-        self._ends = [np.cumsum(source.kept[:, 1] - source.kept[:, 0]) for source in self.sources]
         self._most = open_files
-        self._open: OrderedDict[int, _OpenFile] = OrderedDict()  # the least recently read first
+        self._layouts: dict[int, _Layout] = {}
+        self._open: OrderedDict[int, int] = OrderedDict()  # descriptors, the least recently read first
+        self._scratch: dict[np.dtype[Any], NDArray[Any]] = {}  # a window in a dtype that has to be widened
 
-    def read_into(self, source: int, window: int, out: NDArray[np.int64]) -> None:
-        """Put window `window` of source number `source` into `out`, (sequence_length + 1,).
+    def read(self, sources: NDArray[np.int64], windows: NDArray[np.int64], out: NDArray[np.int32]) -> None:
+        """Put window windows[i] of source number sources[i] into out[i]; `out` is (N, sequence_length + 1), in one piece.
 
-        Raises DataError if the file is gone or shorter than it was.
+        Raises DataError if a file is gone or shorter than it was.
         """
-        file = self._file(source)
-        kept, ends = self.sources[source].kept, self._ends[source]
-        first, done = window * self.sequence_length, 0
-        span = int(ends.searchsorted(first, side="right"))
-        while done < len(out):
-            assert span < len(ends), (self.sources[source].name, window)
-            length = min(len(out) - done, int(ends[span]) - first)
-            out[done : done + length] = file.read(int(kept[span, 1] - ends[span]) + first, length)
-            done, first, span = done + length, first + length, span + 1
+        rows, size = out.data.cast("B"), out.strides[0]
+        crowded = len(self.sources) > self._most
+        places = (windows * self.sequence_length).tolist()
+        for row, (source, place) in enumerate(zip(sources.tolist(), places, strict=True)):
+            layout = self._layouts.get(source) or self._layout(source)
+            descriptor = self._open.get(source)
+            if descriptor is None:
+                descriptor = self._descriptor(source, layout)
+            elif crowded:
+                self._open.move_to_end(source)
+            if layout.dtype == out.dtype:
+                layout.fill(descriptor, place, rows[row * size : (row + 1) * size])
+            else:
+                window = self._scratch.get(layout.dtype)
+                if window is None:
+                    self._scratch[layout.dtype] = window = np.empty(out.shape[1], dtype=layout.dtype)
+                layout.fill(descriptor, place, window.data.cast("B"))
+                out[row] = window
 
     def close(self) -> None:
         """Close every file."""
         while self._open:
-            os.close(self._open.popitem()[1].descriptor)
+            os.close(self._open.popitem()[1])
 
-    def _file(self, source: int) -> _OpenFile:
-        file = self._open.get(source)
-        if file is not None:
-            self._open.move_to_end(source)
-            return file
+    def _layout(self, source: int) -> _Layout:
+        self._layouts[source] = found = _Layout.of(self.sources[source])
+        return found
+
+    def _descriptor(self, source: int, layout: _Layout) -> int:
+        """Open the source's file; the one that was read from longest ago is closed if there are too many."""
         if len(self._open) >= self._most:
-            os.close(self._open.popitem(last=False)[1].descriptor)
-        self._open[source] = file = _OpenFile.of(self.sources[source].prefix, self.sequence_length + 1)
-        return file
+            os.close(self._open.popitem(last=False)[1])
+        try:
+            self._open[source] = descriptor = os.open(layout.path, os.O_RDONLY)
+        except OSError as error:
+            raise _gone(layout.path, (error.strerror or "can't be read").lower()) from None
+        return descriptor
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class _OpenFile:
-    path: Path
-    descriptor: int
-    buffer: NDArray[Any]  # one window in the file's own dtype
-    view: memoryview  # the buffer's bytes
+class _Layout:
+    """Where the tokens of a source lie, known once it was first read from; it stays when the file is closed."""
+
+    path: str
+    dtype: np.dtype[Any]
+    size: int  # bytes of a token
+    ends: memoryview  # (spans,) how many tokens the kept spans up to this one have
+    shifts: memoryview  # (spans,) from a place in the kept spans in a row to the place in .bin
 
     @classmethod
-    def of(cls, prefix: Path, tokens: int) -> _OpenFile:
-        path = pair(prefix)[0]
-        buffer = np.empty(tokens, dtype=read_header(prefix).dtype)
-        try:
-            descriptor = os.open(path, os.O_RDONLY)
-        except OSError as error:
-            raise _gone(path, (error.strerror or "can't be read").lower()) from None
-        return cls(path, descriptor, buffer, buffer.data.cast("B"))
+    def of(cls, source: Source) -> _Layout:
+        header = read_header(source.prefix)
+        ends = np.cumsum(source.kept[:, 1] - source.kept[:, 0])
+        path, dtype = str(pair(source.prefix)[0]), header.dtype
+        return cls(path, dtype, dtype.itemsize, ends.data, (source.kept[:, 1] - ends).data)
 
-    def read(self, first: int, length: int) -> NDArray[Any]:
-        size = self.buffer.itemsize
-        part = self.view[: length * size]
-        if os.preadv(self.descriptor, [part], first * size) != len(part):
-            raise _gone(self.path, f"ends before token {first + length:,}; it was longer when the run began")
-        return self.buffer[:length]
+    def fill(self, descriptor: int, first: int, view: memoryview) -> None:
+        """Read the tokens from `first` on of the kept spans in a row, as many as `view` has bytes for."""
+        size = self.size
+        span, left = bisect_right(self.ends, first), len(view) // size
+        while left:
+            place, length = first + self.shifts[span], self.ends[span] - first
+            part = view
+            if length < left:  # the window goes on in the next span
+                part, view = view[: length * size], view[length * size :]
+            if os.preadv(descriptor, (part,), place * size) != len(part):
+                stop = place + len(part) // size
+                raise _gone(self.path, f"ends before token {stop:,}; it was longer when the run began")
+            left, first, span = max(0, left - length), first + length, span + 1
 
 
-def _gone(path: Path, what: str) -> DataError:
+def _gone(path: str, what: str) -> DataError:
     return DataError(
         f"{path}: {what}",
         "the order of data belongs to the files as they were, and nothing is left out silently",

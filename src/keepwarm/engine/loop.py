@@ -161,7 +161,7 @@ class Training:
         tokens, sources = loader.next()
         loss = 0.0
         for rows in torch.from_numpy(tokens).split(attempt.micro_batch_size):  # type: ignore[no-untyped-call]
-            part = models.token_losses(self.model, rows, attempt.document_eod).sum() / attempt.step_tokens
+            part = models.token_losses(self.model, rows.long(), attempt.document_eod).sum() / attempt.step_tokens
             part.backward()  # type: ignore[no-untyped-call]
             loss += part.item()
         norm = float(nn.utils.clip_grad_norm_(self.model.parameters(), attempt.optimizer.clip))
