@@ -42,6 +42,7 @@ from keepwarm.work import (
     judged,
     measured_shift,
     resolved,
+    scores_of,
     start_of,
     train,
 )
@@ -68,6 +69,8 @@ def run(plan: Plan, listener: Listener, *, until: str | None = None, approve: Ap
             approve,
         )
         files.write_json(folder / "resolved.json", resolved(context), replace=True)
+        for stage in plan.stages:
+            scores_of(context, stage)  # what is wrong with them is told before anything is trained
         line = base_line(context)
         with beside(plan, until) as failed:
             context = replace(context, control_failed=failed if NO_REPLAY in plan.control else None)

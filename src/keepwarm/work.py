@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from keepwarm import files
 from keepwarm.attempt.line import Feed, Line, feed_of, open_stream, threads_for
 from keepwarm.attempt.model import Attempt
@@ -28,6 +31,7 @@ from keepwarm.attempt.resolve import base_attempt, cooldown_attempt
 from keepwarm.blend.buffer import BufferVersion, fill, load_buffer
 from keepwarm.blend.ledger import ledger
 from keepwarm.corpora.prepare import Prepared
+from keepwarm.corpora.scores import read_scores
 from keepwarm.errors import GuardError, KeepwarmError, WorkFailed
 from keepwarm.evaluate.references import CooldownDrop, header
 from keepwarm.lineage.manifest import Manifest, read_manifest
@@ -193,15 +197,22 @@ def fill_buffer(context: Run, stage: StageSpec, line: Line, begin: Manifest, end
     version = folder / f"v{line.buffer.version + 1 if line.buffer else 1}"
     if version.exists():
         return load_buffer(version)
-    cursors = [
-        (s, begin.cursors.get(s.id, 0), end.cursors.get(s.id, 0)) for s in context.prepared.corpora[stage.new].sources
-    ]
+    sources = context.prepared.corpora[stage.new].sources
+    cursors = [(source, begin.cursors.get(source.id, 0), end.cursors.get(source.id, 0)) for source in sources]
     fed = [each for each in cursors if each[2] > each[1]]
+    scores = dict(zip([source.id for source in sources], scores_of(context, stage), strict=False))
     return fill(
         line.buffer, stage=stage.name, corpus=stage.new, fed=fed, budget_tokens=plan.buffer.tokens, seed=plan.seed,
         sequence_length=plan.sequence_length, folder=folder, eod=context.prepared.tokenizer.eod_id,
-        stage_tokens=sum(stop - start for _, start, stop in fed) * plan.sequence_length,
+        stage_tokens=sum(stop - start for _, start, stop in fed) * plan.sequence_length, policy=plan.buffer.policy,
+        scores=[scores[source.id] for source, _, _ in fed] if scores else None,
     )  # fmt: skip
+
+
+def scores_of(context: Run, stage: StageSpec) -> tuple[NDArray[np.float64], ...]:
+    """The scores of the stage's new corpus, by source; none where the policy uses none."""
+    paths = context.plan.buffer.scores.get(stage.new)
+    return read_scores(stage.new, paths, context.prepared.corpora[stage.new].sources) if paths else ()
 
 
 def converged(context: Run, line: Line) -> Manifest:

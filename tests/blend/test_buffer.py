@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keepwarm.blend import buffer
-from keepwarm.blend.buffer import BufferVersion, buffer_sources, fed_documents, fed_windows, fill, load_buffer
+from keepwarm.blend.buffer import BufferVersion, buffer_sources, fill, load_buffer
+from keepwarm.blend.fed import fed_documents, fed_windows
 from keepwarm.blend.mixture import Mixture
 from keepwarm.blend.stream import Segment, Stream
 from keepwarm.corpora.indexed import open_indexed
@@ -96,7 +97,7 @@ def test_parts_are_what_their_provenance_says_and_end_with_eod(make_source: Make
     for part, row in zip(parts, rows, strict=True):
         copied = tokens[row["first_token"] : row["first_token"] + row["tokens"]].tolist()
         assert part == (copied if copied[-1] == EOD and len(part) == len(copied) else [*copied, EOD])
-    assert np.all(np.diff(rows["hash"].astype(object)) >= 0)
+    assert np.all(np.diff(rows["order"].astype(object)) >= 0)
     fed = fed_windows(source, 0, 60, SEED, SEQUENCE)
     whole = {
         (int(r["document"]), int(r["first_token"]), int(r["tokens"])) for r in fed_documents(source, fed, SEQUENCE)
@@ -152,7 +153,7 @@ def test_several_sources_of_a_corpus_share_one_order(make_source: MakeSource, tm
     a, b = make_source("a", corpus(1, 40, 12)), make_source("b", corpus(5000, 40, 12), dtype=np.int32)
     both = fill(None, "s", "c", [(a, 0, 30), (b, 0, 99)], 200, SEED, SEQUENCE, tmp_path / "x", EOD, 5)
     rows = buffer.provenance(both.entries[0])
-    assert set(rows["source"].tolist()) == {0, 1} and np.all(np.diff(rows["hash"].astype(object)) >= 0)
+    assert set(rows["source"].tolist()) == {0, 1} and np.all(np.diff(rows["order"].astype(object)) >= 0)
     assert [(origin.name, origin.id) for origin in both.entries[0].sources] == [("a", a.id), ("b", b.id)]
     assert open_indexed(both.entries[0].prefix).dtype == np.int32
     assert both.entries[0].documents == len({(r["source"], r["document"]) for r in rows})

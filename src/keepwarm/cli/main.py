@@ -24,7 +24,8 @@ _COMMANDS = {
     "status": "what was tried, what was kept, what comes next",
     "mix": "mix file lists by weight",
     "tokenize": "text to .bin/.idx token files",
-    "data": "look into .bin/.idx token files",
+    "data": "token files: look into, verify, merge, split, compare",
+    "buffer": "what the replay buffer B holds",
     "lr": "the learning rate, step by step",
     "schema": "the plan file's JSON schema, for editors",
 }
@@ -59,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.close()  # the reader went away (a pager closed): nothing to say, nobody to tell
         return 0
     except KeyboardInterrupt:
-        print("stopped; nothing is lost, the same command goes on from here", file=sys.stderr)
+        print("stopped; nothing is lost, the same command goes on or starts over", file=sys.stderr)
         return 130
 
 

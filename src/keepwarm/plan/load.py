@@ -280,6 +280,9 @@ def _absolute(plan: Plan, folder: Path) -> Plan:
     update: dict[str, Any] = {
         "corpora": corpora,
         "run": plan.run.model_copy(update={"folder": place(plan.run.folder)}),
+        "buffer": plan.buffer.model_copy(
+            update={"scores": {name: tuple(map(place, paths)) for name, paths in plan.buffer.scores.items()}}
+        ),
         "holdout": plan.holdout.model_copy(update={"files": {n: place(f) for n, f in plan.holdout.files.items()}}),
     }
     if plan.model is not None and plan.model.hf is not None:

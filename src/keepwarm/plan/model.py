@@ -200,13 +200,21 @@ class BufferSpec(Model):
     """The replay buffer B of D_1..D_{i-1}."""
 
     tokens: Count = Field(0, description="in all; 0 keeps none")
-    policy: Literal["proportional"] = Field("proportional", description="how B is divided among D_1..D_{i-1}")
+    policy: Literal["proportional", "newest-heavy", "highest-loss"] = Field(
+        "proportional",
+        description="how B is divided among D_1..D_{i-1}: by the tokens their stages fed, or each stage twice the one "
+        "before; highest-loss: by tokens, and the documents with the highest scores are kept",
+    )
+    scores: dict[str, Texts] = Field(
+        default_factory=dict,
+        description="for highest-loss, by corpus: a .npy of one number a document for each of its token files",
+    )
     storage: Literal["copy"] = Field("copy", description="copy: own token files")
 
-    @field_validator("policy", "storage", mode="before")
+    @field_validator("storage", mode="before")
     @classmethod
     def _not_yet(cls, value: Any) -> Any:
-        if value in ("newest-heavy", "highest-loss", "reference"):
+        if value == "reference":
             raise ValueError(f"{value} is not there yet in this version")
         return value
 
@@ -306,6 +314,7 @@ def cross_errors(plan: Plan) -> list[tuple[tuple[str | int, ...], str]]:
         if name not in plan.corpora
     ]
     found += _stage_errors(plan)
+    found += _score_errors(plan)
     if plan.micro_batch_size is not None and plan.global_batch_size % plan.micro_batch_size:
         message = f"{plan.micro_batch_size} does not divide global_batch_size {plan.global_batch_size}"
         found.append((("micro_batch_size",), message))
@@ -323,6 +332,7 @@ def _named_corpora(plan: Plan) -> list[tuple[tuple[str | int, ...], str]]:
     places += [(("stages", index, "new"), stage.new) for index, stage in enumerate(plan.stages)]
     places += [(("verdict", "tolerance", name), name) for name in plan.verdict.tolerance if name != "default"]
     places += [(("holdout", "files", name), name) for name in plan.holdout.files]
+    places += [(("buffer", "scores", name), name) for name in plan.buffer.scores]
     if plan.tokenizer is not None and plan.tokenizer.train is not None:
         places += [(("tokenizer", "train", "corpora"), name) for name in plan.tokenizer.train.corpora or ()]
     return places
@@ -345,3 +355,15 @@ def _stage_errors(plan: Plan) -> list[tuple[tuple[str | int, ...], str]]:
             found.append((("stages", index, "name"), f"two stages are named {stage.name}"))
         names.add(stage.name)
     return found
+
+
+def _score_errors(plan: Plan) -> list[tuple[tuple[str | int, ...], str]]:
+    """Scores are needed by highest-loss, for every corpus that may enter B, and by nothing else."""
+    if plan.buffer.policy != "highest-loss":
+        message = f"the policy {plan.buffer.policy} uses no scores; with scores: policy: highest-loss"
+        return [(("buffer", "scores"), message)] if plan.buffer.scores else []
+    missing = [stage.new for stage in plan.stages if stage.new not in plan.buffer.scores]
+    message = (
+        f"highest-loss needs the documents' scores of {', '.join(missing)}: scores: {{{', '.join(missing)}: FILE.npy}}"
+    )
+    return [(("buffer", "policy"), message)] if missing else []

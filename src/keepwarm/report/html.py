@@ -305,8 +305,8 @@ def _buffer(page: Page) -> str:
         )
         return f"<p>There is no buffer. {why}</p>"
     words = (
-        f"Version {version.version}: {version.tokens:,} of {version.budget_tokens:,} tokens. It never holds D_0, and the "
-        "data of a stage only after that stage was accepted."
+        f"Version {version.version}: {version.tokens:,} of {version.budget_tokens:,} tokens, policy {version.policy}. It "
+        "never holds D_0, and the data of a stage only after that stage was accepted."
     )
     rows, bar, texts = [], [], []
     for entry in version.entries:

@@ -19,17 +19,14 @@ from keepwarm.attempt.line import BASE, COOKBOOK, COOLDOWN
 from keepwarm.attempt.model import Attempt
 from keepwarm.attempt.progress import Progress, attempts_of, end_of
 from keepwarm.attempt.records import Record, read_attempt, read_metrics
-from keepwarm.blend.buffer import BufferVersion, load_buffer, provenance
-from keepwarm.corpora.indexed import open_indexed
-from keepwarm.corpora.tokenizer import load_tokenizer
+from keepwarm.blend.buffer import BufferVersion
 from keepwarm.errors import KeepwarmError
 from keepwarm.evaluate.heldout import subset
 from keepwarm.lineage.manifest import Manifest, checkpoints_of, read_manifest
 from keepwarm.plan.model import Plan
+from keepwarm.report.buffered import newest_buffer, text_samples
 from keepwarm.report.status import accepted, base_manifest, status
 
-SAMPLES_A_CORPUS = 2
-SAMPLE_TOKENS = 120
 Fate = Literal["kept", "rejected", "running", "skipped"]
 
 
@@ -111,11 +108,11 @@ def gather(plan: Plan) -> Page:
     folder = Path(plan.run.folder)
     found, base = status(plan), base_manifest(plan)
     legs = tuple(leg for arm in (COOKBOOK, *plan.control) for leg in _legs(plan, arm, base))
-    buffer, missing = _newest_buffer(folder), list(_missing(plan, found, base, legs))
+    buffer, missing = newest_buffer(folder), list(_missing(plan, found, base, legs))
     samples: dict[str, tuple[str, ...]] = {}
     if buffer is not None:
         try:
-            samples = _samples(plan, buffer)
+            samples = text_samples(plan, buffer)
         except KeepwarmError as error:
             missing.append(f"text samples of the buffer: {error.what}")
     record, text = folder / "resolved.json", folder / "plan.yaml"
@@ -177,25 +174,6 @@ def _missing(plan: Plan, found: Mapping[str, Any], base: Manifest | None, legs: 
     for arm in plan.control:
         if not any(leg.arm == arm for leg in legs):
             yield f"the control arm {arm} has not begun"
-
-
-def _newest_buffer(folder: Path) -> BufferVersion | None:
-    found = [path.parent for path in (folder / "buffer").glob("v*/manifest.json") if path.parent.name[1:].isdigit()]
-    return load_buffer(max(found, key=lambda path: int(path.name[1:]))) if found else None
-
-
-def _samples(plan: Plan, buffer: BufferVersion) -> dict[str, tuple[str, ...]]:
-    """The first tokens of a few stored parts of each entry, as text."""
-    eod = plan.tokenizer.eod if plan.tokenizer is not None else None
-    tokenizer = load_tokenizer(Path(plan.run.folder) / "tokens" / "tokenizer.json", eod)
-    found = {}
-    for entry in buffer.entries:
-        indexed = open_indexed(entry.prefix)
-        longest_first = np.argsort(-provenance(entry)["tokens"][:40], kind="stable")  # a cut part says little
-        heads = [indexed.sequence(int(number))[:SAMPLE_TOKENS] for number in longest_first[:SAMPLES_A_CORPUS]]
-        kept = [[int(token) for token in head if token != tokenizer.eod_id] for head in heads]
-        found[entry.stage] = tuple(str(tokenizer.backend.decode(ids)).strip() for ids in kept)
-    return found
 
 
 def points(leg: Leg, taught: Mapping[str, str]) -> Iterator[Point]:
