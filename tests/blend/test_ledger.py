@@ -25,7 +25,7 @@ def stream() -> Stream:
 
 def test_rows_are_exact(stream: Stream) -> None:
     a, b, c = ledger(stream, 160)
-    assert a == LedgerRow("a", "A", Fraction(40), 40, 5, Fraction(1, 2), Fraction(1))
+    assert a == LedgerRow("a", "A", Fraction(40), 40, 5, 0, Fraction(1, 2), Fraction(1))
     assert (b.asked_tokens, b.fed_tokens, b.samples) == (115 * 8, 115 * 8, 115)
     assert (b.epochs_before, b.epochs_after) == (0, Fraction(115, 100))
     assert (c.asked_tokens, c.samples, c.epochs_after) == (40 * 8, 40, Fraction(40, 1000))
@@ -41,6 +41,13 @@ def test_fed_is_what_the_stream_gives(stream: Stream, samples: int) -> None:
     given = stream.locate(0, samples).source_index if samples else np.zeros(0, dtype=np.int64)
     assert [row.samples for row in rows] == np.bincount(given, minlength=3).tolist()
     assert sum(row.asked_tokens for row in rows) == sum(row.fed_tokens for row in rows) == samples * SEQUENCE
+
+
+def test_repeats_are_what_the_line_was_fed_before() -> None:
+    begun = Stream([Segment(0, Mixture((("a", 1),)), (("a", 5),))], SOURCES, 1, SEQUENCE)
+    assert [ledger(begun, n)[0].repeated_samples for n in (5, 6, 25)] == [0, 1, 20]
+    again = Stream([Segment(0, Mixture((("a", 1),)), (("a", 30),))], SOURCES, 1, SEQUENCE)
+    assert [(row.samples, row.repeated_samples) for row in ledger(again, 7)] == [(7, 7)]
 
 
 def test_shares_by_group(stream: Stream) -> None:

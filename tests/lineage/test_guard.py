@@ -72,7 +72,7 @@ def test_shares_must_be_complete():
 
 def row(epochs_after, samples=10):
     return LedgerRow(
-        source_id="0" * 16, name="proofs", asked_tokens=Fraction(1), fed_tokens=1, samples=samples,
+        source_id="0" * 16, name="proofs", asked_tokens=Fraction(1), fed_tokens=1, samples=samples, repeated_samples=0,
         epochs_before=Fraction(0), epochs_after=Fraction(epochs_after),
     )  # fmt: skip
 

@@ -23,6 +23,7 @@ class LedgerRow:
     asked_tokens: Fraction
     fed_tokens: int
     samples: int
+    repeated_samples: int  # of these, windows that the line had been fed before
     epochs_before: Fraction  # of the whole line, when the attempt starts
     epochs_after: Fraction
 
@@ -50,6 +51,7 @@ def ledger(stream: Stream, samples: int) -> tuple[LedgerRow, ...]:
                 asked_tokens=asked[source_id] * stream.sequence_length,
                 fed_tokens=(stop - start) * stream.sequence_length,
                 samples=stop - start,
+                repeated_samples=max(0, stop - max(start, windows)),
                 epochs_before=Fraction(start, windows),
                 epochs_after=Fraction(stop, windows),
             )

@@ -14,11 +14,12 @@ def mix(
     inputs: Annotated[list[str] | None, Parameter(name=["--inputs", "--input"], consume_multiple=True)] = None,
     legacy: bool = False,
     output: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None,
+    tokens: str | None = None,
 ) -> int:
     """Mix file lists: `keepwarm mix --inputs 0.9 new.txt 0.1 old.txt -o mix.txt`.
 
     Each list's `weight prefix corpus` lines are normalised within the list, then weighed by the list's own weight.
-    The mixed list goes to standard output or to a file, each corpus's share to standard error.
+    The mixed list goes to standard output or to a file, a summary by corpus to standard error.
 
     Parameters
     ----------
@@ -28,12 +29,16 @@ def mix(
         Print byte for byte what mix_datasets.py prints, where that is right; refuse where it is silently wrong.
     output
         Write the list to this file, atomically.
+    tokens
+        A budget such as 22B: the summary then says how much of it each corpus gets, and how often that reads it.
     """
     from keepwarm import files
-    from keepwarm.corpora.mixing import lines, shares
+    from keepwarm.cli.arguments import count
+    from keepwarm.corpora.mixing import lines
     from keepwarm.corpora.mixing import mix as mix_lists
-    from keepwarm.units import format_share
+    from keepwarm.report.blended import mix_summary
 
+    budget = None if tokens is None else count(tokens, "--tokens")
     mixed = mix_lists(inputs or [], legacy=legacy)
     text = lines(mixed)
     if output is None:
@@ -41,7 +46,6 @@ def mix(
         sys.stdout.flush()
     else:
         files.write_text(output, text)
-    if not legacy:
-        for corpus, share in shares(mixed).items():
-            print(f"{corpus}: {format_share(share)}", file=sys.stderr)
+    if not legacy or budget:
+        print("\n".join(mix_summary(mixed, budget)), file=sys.stderr)
     return 0

@@ -53,14 +53,6 @@ def lines(mixed: Sequence[Mixed]) -> str:
     return "".join(f"{each.printed} {each.entry.prefix} {each.entry.corpus}\n" for each in mixed)
 
 
-def shares(mixed: Sequence[Mixed]) -> dict[str, Fraction]:
-    """Exact share of each corpus."""
-    found: dict[str, Fraction] = {}
-    for each in mixed:
-        found[each.entry.corpus] = found.get(each.entry.corpus, Fraction(0)) + each.weight
-    return found
-
-
 def _pairs(inputs: Sequence[str]) -> list[tuple[str, str]]:
     if not inputs or len(inputs) % 2:
         count = "no pair is given" if not inputs else f"{len(inputs)} words do not make pairs"

@@ -282,7 +282,8 @@ def _fed(page: Page) -> str:
             cells = [
                 _e(leg.arm if first else ""), _e(leg.stage if first else ""), _e(leg.progress.label if first else ""),
                 _e(row.source), _e(row.role), f"{row.asked_tokens:,.0f}", f"{row.fed_tokens:,}",
-                f"{row.fed_tokens - row.asked_tokens:+,.0f}", format_share(row.fed_tokens / max(1, total)), epochs,
+                f"{row.fed_tokens - row.asked_tokens:+,.0f}", format_share(row.fed_tokens / max(1, total)),
+                "" if row.repeated_tokens is None else f"{row.repeated_tokens:,}", epochs,
             ]  # fmt: skip
             rows.append((leg.fate, cells))
     if not rows:
@@ -291,8 +292,8 @@ def _fed(page: Page) -> str:
         f'<p class="muted">Tokens. Epochs count the whole line, before and after the attempt; the plan allows at most '
         f"{float(page.plan.max_epochs):g}. They are not recorded for the base, cooldown branches and unfinished attempts.</p>"
     )
-    heads = ("arm", "stage", "candidate", "source", "role", "asked", "fed", "difference", "share fed", "epochs")
-    return note + _table(heads, rows, numeric=(5, 6, 7, 8, 9))
+    heads = ("arm", "stage", "candidate", "source", "role", "asked", "fed", "difference", "share fed", "repeated", "epochs")
+    return note + _table(heads, rows, numeric=(5, 6, 7, 8, 9, 10))
 
 
 def _buffer(page: Page) -> str:

@@ -77,13 +77,14 @@ class MatrixRow:
 
 @dataclass(frozen=True, slots=True)
 class FedRow:
-    """One source in one attempt, in tokens; epochs of the line before and after it, where known."""
+    """One source in one attempt, in tokens; repeats, and epochs of the line before and after it, where known."""
 
     source: str
     corpus: str
     role: str
     asked_tokens: float
     fed_tokens: int
+    repeated_tokens: int | None
     epochs: tuple[float, float] | None
 
 
@@ -246,7 +247,7 @@ def fed_rows(page: Page, leg: Leg) -> list[FedRow]:
         return [
             FedRow(
                 row["source"], row["corpus"], row["role"], row["asked_tokens"], row["fed_tokens"],
-                (row["epochs_before"], row["epochs_after"]),
+                row.get("repeated_tokens"), (row["epochs_before"], row["epochs_after"]),
             )
             for row in verdict["fed"]
         ]  # fmt: skip
@@ -264,7 +265,7 @@ def fed_rows(page: Page, leg: Leg) -> list[FedRow]:
         fed = samples.get(source.id, 0) * length
         share = float(mixture.share(source.id)) if source.id in mixture.source_ids else 0.0
         asked = share * total * length if one_mix else float(fed)
-        rows.append(FedRow(source.name, source.corpus, source.role, asked, fed, None))
+        rows.append(FedRow(source.name, source.corpus, source.role, asked, fed, None, None))
     return rows
 
 
