@@ -11,21 +11,18 @@ nats of the no-replay arm's, (d) all stages are accepted. About 4 minutes a seed
 from __future__ import annotations
 
 import argparse
-import platform
 import sys
 from pathlib import Path
 from typing import Any
 
-from keepwarm import __version__
+from record import machine, put
+
 from keepwarm.demo.main import write_demo
 from keepwarm.pipeline import run
 from keepwarm.plan.load import load_plan
 from keepwarm.plan.model import Plan
 from keepwarm.report.status import status
 from keepwarm.report.terminal import Terminal
-
-PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
-BEGIN, END = "<!-- forgetting: begin -->", "<!-- forgetting: end -->"
 
 
 def main() -> int:
@@ -79,16 +76,7 @@ def write(rows: list[str]) -> None:
     head = (
         "| seed | D_0 lost: no replay | with the cookbook | price on D_1 | on D_2 | on D_3 | accepted rungs | holds |"
     )
-    table = "\n".join([BEGIN, head, "|" + "---|" * 8, *rows, "", _machine(), END])
-    text = PAGE.read_text(encoding="utf-8")
-    start, stop = text.index(BEGIN), text.index(END) + len(END)
-    PAGE.write_text(text[:start] + table + text[stop:], encoding="utf-8")
-
-
-def _machine() -> str:
-    return (
-        f"keepwarm {__version__}, Python {platform.python_version()}, {platform.machine()}, CPU only. Nats per token."
-    )
+    put("forgetting", "\n".join([head, "|" + "---|" * 8, *rows, "", f"{machine()} Nats per token."]))
 
 
 if __name__ == "__main__":
