@@ -29,7 +29,8 @@ EOD = 0
 TOKENS_IN_DOCUMENT = 700  # on average
 PLACE_OF_LENGTHS = 34
 REPAIRED = (
-    "uncounted-eod", "truncated-bin", "wrong-dtype", "trailing-bytes", "pointers", "document-indices", "lengths", "header",
+    "uncounted-eod", "shifted", "truncated-bin", "wrong-dtype", "trailing-bytes", "pointers", "document-indices",
+    "lengths", "header",
 )  # fmt: skip
 TOLD = ("ids-out-of-range", "sidecar", "hashes", "missing-file")
 RUNS = 5
@@ -120,6 +121,10 @@ def damage(kind: str, prefix: Path, draw: np.random.Generator) -> int:
     place_of_pointers, place_of_documents = PLACE_OF_LENGTHS + 4 * count, PLACE_OF_LENGTHS + 12 * count
     if kind == "uncounted-eod":
         index.write_bytes(index_bytes(opened.dtype, opened.lengths - 1, range(count + 1)))
+    elif kind == "shifted":  # merged of files of which one does not count its document ends
+        uncounted = np.zeros(count, dtype=np.int64)
+        uncounted[one : one + max(1, count // 2)] = 1
+        index.write_bytes(index_bytes(opened.dtype, opened.lengths - uncounted, range(count + 1)))
     elif kind == "truncated-bin":
         one = max(1, one)
         os.truncate(binary, int(opened.pointers[one]) + int(draw.integers(0, int(opened.lengths[one]) * width)))

@@ -22,6 +22,7 @@ from keepwarm.corpora.overlap import find_overlap
 from keepwarm.corpora.tokenize import tokenize_corpus
 from keepwarm.corpora.tokenizer import load_tokenizer, train_tokenizer
 from keepwarm.errors import DataError, KeepwarmError
+from keepwarm.report.overlapping import facts
 
 EOD = 0
 
@@ -161,6 +162,69 @@ def test_without_a_sidecar_the_end_is_what_all_documents_end_with(tmp_path):
     assert found.corpora[0].pairs.tolist() == [(0, 0, 1.0, True)]
 
 
+@pytest.mark.parametrize("unclosed", ["h", "c"])
+def test_one_document_without_its_end_does_not_hide_the_others(tmp_path, unclosed):
+    documents = np.random.default_rng(7).integers(1, 60_000, (50, 3)).tolist()
+    for name in ("h", "c"):
+        closed = [[*document, EOD] for document in documents]
+        write(tmp_path / name, [*closed[:20], [8, 9], *closed[20:]] if name == unclosed else closed, closed=False)
+    found = find_overlap(tmp_path / "h", [tmp_path / "c"])
+    assert found.contaminated.sum() == 50 and found.corpora[0].exact == 50
+    assert found.contaminated.tolist() == [True] * 20 + [False] * (unclosed == "h") + [True] * 30
+
+
+def test_an_end_that_one_file_only_has_is_the_end_for_all(tmp_path):
+    documents = np.random.default_rng(8).integers(1, 60_000, (30, 4)).tolist()
+    write(tmp_path / "h", documents[:10])
+    write(tmp_path / "c", documents, closed=False)
+    assert find_overlap(tmp_path / "h", [tmp_path / "c"]).contaminated.all()
+
+
+def test_what_ends_every_document_and_stands_in_them_too_is_no_document_end(tmp_path):
+    """Lines: n-grams that reach over their ends count."""
+    lines = [*range(1, 9), 500] * 6
+    write(tmp_path / "h", [lines, [9, *lines]], closed=False)
+    write(tmp_path / "c", [[*lines, 500], [8, *lines]], closed=False)
+    found = find_overlap(tmp_path / "h", [tmp_path / "c"])
+    assert found.ngrams.tolist() == [9, 10] and found.shared.tolist() == [9, 9]
+
+
+def test_equal_documents_cost_what_one_costs(tmp_path, monkeypatch):
+    """300 x 2,000 equal ones are 600,000 pairs; the report names one of them, with counts, and counts documents."""
+    document, short, other = list(range(1, 40)), [7, 8, 9], list(range(100, 140))
+    write(tmp_path / "h", [document, other, short] * 100 + [document] * 200)
+    write(tmp_path / "c", [short, document, [5], document] * 1000)
+    for method in ("ngram", "minhash"):
+        found = find_overlap(tmp_path / "h", [tmp_path / "c"], method=method)
+        corpus = found.corpora[0]
+        assert len(corpus.near) == 2 and corpus.exact == 3000
+        assert corpus.excluded.tolist() == [n for n in range(4000) if n % 4 != 2]
+        assert found.contaminated.tolist() == [True, False, True] * 100 + [True] * 200
+        pairs = facts(found)["corpora"][0]["pairs"]
+        assert pairs == [
+            {"holdout": 0, "document": 1, "share": 1.0, "exact": True, "holdouts": 300, "documents": 2000},
+            {"holdout": 2, "document": 0, "share": 1.0, "exact": True, "holdouts": 100, "documents": 1000},
+        ]
+        assert len(corpus.pairs) == 700_000
+    touched = find_overlap(tmp_path / "h", [tmp_path / "c"]).corpora[0].touched
+    assert touched.tolist() == [[n, 27, 27] for n in range(4000) if n % 2]
+
+
+def test_more_pairs_than_are_kept(tmp_path, monkeypatch):
+    """Who is in any of them is known all the same, and those kept are the closest."""
+    monkeypatch.setattr("keepwarm.corpora.pairs.MOST", 8)
+    rng = np.random.default_rng(10)
+    document = rng.integers(1, 60_000, 100).tolist()
+    write(tmp_path / "h", [[*document, n] for n in range(1, 21)])
+    write(tmp_path / "c", [document[n // 4 :] for n in range(80)])
+    for method in ("ngram", "minhash"):
+        found = find_overlap(tmp_path / "h", [tmp_path / "c"], method=method, block=64)
+        assert len(found.corpora[0].near) == 8
+        assert found.contaminated.all() and found.corpora[0].excluded.tolist() == list(range(80))
+    assert found.scattered.tolist() == []
+    assert find_overlap(tmp_path / "h", [tmp_path / "c"]).corpora[0].near["share"].tolist() == [88 / 89] * 8
+
+
 def test_documents_too_short_for_an_ngram_are_compared_whole(tmp_path):
     write(tmp_path / "h", [[1, 2], [3], []])
     write(tmp_path / "c", [[], [1, 2], [1, 2], [3, 3]])
@@ -223,7 +287,7 @@ def test_a_pass_over_nothing(tmp_path):
     write(tmp_path / "c", [])
     found = find_overlap(tmp_path / "h", [tmp_path / "c"], n=1)
     assert (found.shared.tolist(), found.corpora[0].touched.shape) == ([0], (0, 3))
-    assert cover(np.empty(0, "u2"), np.zeros((0, 2), np.int64), _some_ngrams(), 0.5).pairs.shape == (0, 3)
+    assert cover(np.empty(0, "u2"), np.zeros((0, 2), np.int64), _some_ngrams(), 0.5).pairs.largest().tolist() == []
 
 
 def _some_ngrams():
@@ -389,6 +453,42 @@ def test_a_list_is_told_with_its_plan_key_and_written_once(there, tmp_path, caps
     assert listing.read_bytes() == before
 
 
+def test_a_list_of_other_corpora_is_refused_before_the_work(there, tmp_path, capsys, monkeypatch):
+    listing = tmp_path / "x.exclude"
+    assert main(["data", "overlap", "held", "prose", "--exclude", str(listing)]) == 0
+    capsys.readouterr()
+    monkeypatch.setattr("keepwarm.corpora.overlap.find_overlap", None)
+    assert main(["data", "overlap", "held", "prose", "code", "--exclude", str(listing)]) == 2
+    assert "exists already with other content" in capsys.readouterr().err
+
+
+def test_the_command_to_paste_writes_the_list(there, tmp_path, capsys, monkeypatch):
+    held, prose = (os.path.abspath(name) for name in ("held", "prose"))
+    monkeypatch.chdir(tmp_path)
+    assert main(["data", "overlap", held, prose, "--threshold", "0.6"]) == 0
+    command = capsys.readouterr().out.splitlines()[-1].strip()
+    assert command.startswith("keepwarm data overlap ") and command.endswith(" --exclude held.exclude")
+    assert main(command.split()[1:]) == 0
+    listed = read_exclusions(tmp_path / "held.exclude")
+    assert sum(each.document is not None for each in listed) == 3
+
+
+def test_a_tokenizer_that_the_files_were_not_made_with_is_refused(there, tmp_path, capsys):
+    train_tokenizer(iter(["some other text"]), 300, tmp_path / "wrong.json")
+    assert main(["data", "overlap", "held", "prose", "--tokenizer", str(tmp_path / "wrong.json")]) == 2
+    said = capsys.readouterr()
+    assert f"--tokenizer {tmp_path / 'wrong.json'}: not the tokenizer of held (" in said.err and said.out == ""
+    assert load_tokenizer("tokenizer.json").sha256[:12] in said.err
+
+
+def test_the_help_says_what_the_commands_do(capsys):
+    assert main(["data", "--help"]) == 0
+    said = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "verify, merge, split, overlap, blend" in said and "overlap Find held-out text in training corpora" in said
+    assert main(["data", "overlap", "--help"]) == 0
+    assert "It compares tokens" in capsys.readouterr().out
+
+
 def test_the_method_minhash_finds_versions_and_not_pieces(there, capsys):
     _, held, _ = there
     assert main(["data", "overlap", "held", "prose", "--method", "minhash", "--json"]) == 0
@@ -418,6 +518,7 @@ def test_documents_shorter_than_an_ngram_are_told(there, capsys):
         (["nope", "prose"], "nope.idx: no such file"),
         (["held", "nope"], "nope.idx: no such file"),
         (["held", "prose", "--ngram", "0"], "--ngram 0"),
+        (["held", "prose", "--ngram", "99999999999"], "--ngram 99999999999"),
         (["held", "prose", "--threshold", "0"], "--threshold 0"),
         (["held", "prose", "--threshold", "1.01"], "--threshold 1.01"),
         (["held", "prose", "--threshold", "nan"], "--threshold nan"),
@@ -426,6 +527,7 @@ def test_documents_shorter_than_an_ngram_are_told(there, capsys):
         (["held", "prose", "./prose.bin"], "prose.bin: named twice"),
         (["held", "prose", "--tokenizer", "nope.json"], "nope.json: no such file"),
         (["held", "prose", "--exclude", "."], ": is a folder"),
+        (["held", "prose", "--exclude", "/proc/x"], "--exclude /proc/x: no file can be made in /proc"),
         (["held", "prose", "--exclude", "prose.bin/list"], "prose.bin is a file, not a folder"),
         (["held", "prose", "--exclude", "tokenizer.json"], "tokenizer.json: exists already with other content"),
     ],

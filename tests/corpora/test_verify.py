@@ -221,6 +221,112 @@ def test_the_end_of_documents_of_several_sentences(tmp_path):
     assert read_back(repair(tmp_path / "x", report)) == [[5, 6, 7, 0], [8, 0], [9, 10, 11, 0]]
 
 
+# Documents that are shifted though the sizes look like something else.
+
+
+def texts_of(count: int, seed: int) -> list[list[int]]:
+    rng = np.random.default_rng(seed)
+    return [[*rng.integers(2, 60_000, rng.integers(8, 40)).tolist(), 1] for _ in range(count)]
+
+
+def merged_with_uncounted(prefix: Path, documents, uncounted: range, *, cut_off: bool = False) -> None:
+    """Write what merging by the reference makes of files of which some do not count their ends: lengths in a row, and
+    tokens in a row. `cut_off`: what the lengths do not reach is gone, as if somebody had repaired it by size.
+    """
+    write(prefix, documents)
+    lengths = [len(document) - (number in uncounted) for number, document in enumerate(documents)]
+    Path(f"{prefix}.idx").write_bytes(index_bytes(np.dtype("<u2"), lengths, range(len(documents) + 1)))
+    if cut_off:
+        cut(prefix, ".bin", 2 * sum(lengths))
+
+
+@pytest.mark.parametrize("eod", [None, 1])
+@pytest.mark.parametrize("uncounted", [range(100), range(149, 249), range(60, 160)])
+def test_merged_files_of_which_one_does_not_count_its_ends(tmp_path, eod, uncounted):
+    documents, made = texts_of(249, 0), tmp_path / "x"
+    merged_with_uncounted(made, documents, uncounted)
+    report = verify(made, eod=eod)
+    said = only(report, "shifted")
+    tokens = sum(map(len, documents))
+    assert f"holds {tokens:,} tokens, {made}.idx counts {tokens - 100:,}" in said
+    lengths = np.array([len(document) - (number in uncounted) for number, document in enumerate(documents)])
+    closed = np.count_nonzero(np.concatenate(documents)[np.cumsum(lengths) - 1] == 1)  # some by chance
+    assert f"Token 1 stands in it 249 times, and ends {closed} of 249 documents" in said
+    assert "the index counts one token too few for 100 of them" in said
+    target = repair(made, report)
+    assert read_back(target) == documents
+    assert verify(target, eod=eod).ok
+    assert os.path.samefile(f"{target}.bin", f"{made}.bin")
+
+
+@pytest.mark.parametrize("eod", [None, 1])
+@pytest.mark.parametrize("uncounted", [range(100), range(149, 249)])
+def test_a_shifted_file_that_was_cut_to_what_its_lengths_count_is_not_well(tmp_path, eod, uncounted):
+    made = tmp_path / "x"
+    merged_with_uncounted(made, texts_of(249, 1), uncounted, cut_off=True)
+    report = verify(made, eod=eod)
+    assert "documents: they are cut at wrong places. Not certain" in only(report, "shifted")
+    assert report.fix is None
+
+
+def test_shifted_documents_of_several_sentences_with_ends_inside(tmp_path):
+    """A document end inside a document and an empty document: the number of ends is not that of documents."""
+    with IndexedWriter(tmp_path / "x", "<u2") as writer:
+        for document in ([[5, 6], [7, 0]], [[8, 0]], [], [[9, 0, 9], [10], [11, 0]], [[12, 0]]):
+            for number, sentence in enumerate(document or [[]]):
+                writer.add(np.array(sentence, dtype=np.int64), end_document=number == max(len(document), 1) - 1)
+    whole = read_back(tmp_path / "x")
+    (tmp_path / "x.idx").write_bytes(index_bytes(np.dtype("<u2"), [2, 1, 1, 0, 3, 1, 2, 1], [0, 2, 3, 4, 7, 8]))
+    report = verify(tmp_path / "x")
+    assert "Token 0 stands in it 5 times, and ends 1 of 4 documents" in only(report, "shifted")
+    target = repair(tmp_path / "x", report)
+    assert read_back(target) == whole
+    assert open_indexed(target).lengths.tolist() == [2, 2, 2, 0, 3, 1, 2, 2]
+
+
+def test_lengths_that_are_of_no_use_where_ends_are_as_many_as_documents(tmp_path):
+    documents, made = texts_of(40, 2), tmp_path / "x"
+    write(made, documents)
+    tokens = sum(map(len, documents))
+    lengths = [tokens // 40] * 39 + [tokens - tokens // 40 * 39]
+    Path(f"{made}.idx").write_bytes(index_bytes(np.dtype("<u2"), lengths, range(41)))
+    assert verify(made).ok  # nothing says that token 1 ends a document
+    report = verify(made, eod=1)
+    assert "There are as many as documents, so each ends where one stands" in only(report, "shifted")
+    assert read_back(repair(made, report)) == documents
+
+
+def test_shifted_without_an_answer(tmp_path):
+    documents, made = texts_of(40, 3), tmp_path / "x"
+    write(made, [*documents, [5, 6]])
+    Path(f"{made}.idx").write_bytes(index_bytes(np.dtype("<u2"), [len(d) - 3 for d in documents] + [122], range(42)))
+    report = verify(made, eod=1)
+    assert "Not certain: the places where it stands do not tell" in only(report, "shifted")
+    assert report.fix is None
+
+
+def test_an_end_that_begins_documents_is_meant_so(tmp_path):
+    documents = [[1, *document[:-1]] for document in texts_of(40, 4)]
+    assert verify(write(tmp_path / "x", documents), eod=1).ok
+
+
+def test_few_documents_without_their_end_are_not_shifted(tmp_path):
+    documents = [document[:-1] if number % 10 == 0 else document for number, document in enumerate(texts_of(90, 5))]
+    report = verify(write(tmp_path / "x", documents), eod=1)
+    assert (report.ok, report.documents_without_eod, report.eods_inside_documents) == (True, 9, 0)
+
+
+def test_the_command_repairs_shifted_documents(tmp_path, capsys):
+    documents, made = texts_of(30, 6), tmp_path / "x"
+    merged_with_uncounted(made, documents, range(10))
+    assert main(["data", "verify", str(made)]) == 1
+    line = next(line for line in capsys.readouterr().out.splitlines() if "to do: " in line)
+    command = line.partition("to do: keepwarm ")[2]
+    assert command == f"data verify {made} --repair  # to end each document where its end stands"
+    assert main(command.partition("  #")[0].split()) == 1
+    assert read_back(f"{made}.repaired") == documents
+
+
 # Other damages, one at a time.
 
 

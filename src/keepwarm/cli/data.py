@@ -1,4 +1,4 @@
-"""`keepwarm data`: look into token files."""
+"""`keepwarm data`: what is done with whole token files."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from keepwarm.cli import data_files
+from keepwarm.cli import data_blend, data_files, data_overlap
 
-data = App(name="data", help="Look into .bin/.idx token files.")
+data = App(name="data", help="Token files (.bin/.idx): show, verify, merge, split, overlap, blend.")
 
 
 @data.command
@@ -50,4 +50,5 @@ def show(
 data.command(data_files.verify)
 data.command(data_files.merge)
 data.command(data_files.split)
-data.command("keepwarm.cli.data_overlap:overlap", name="overlap")
+data.command(data_overlap.overlap)
+data.command(data_blend.blend)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_text
+import tempfile
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -48,6 +49,7 @@ def overlap(
     """
     from keepwarm.corpora.exclusions import of_documents, refuse_taken, write_exclusions
     from keepwarm.corpora.overlap import find_overlap
+    from keepwarm.corpora.texts import refuse_tokenizer
     from keepwarm.corpora.tokenizer import load_tokenizer
     from keepwarm.errors import KeepwarmError
     from keepwarm.report.overlapping import advice, facts, lines, reason
@@ -57,9 +59,12 @@ def overlap(
         fix = f"keepwarm data overlap {holdout} PREFIX ..."
         raise KeepwarmError("no corpus is named", "there is nothing to compare the holdout with", fix)
     loaded = load_tokenizer(tokenizer) if tokenizer is not None else None
+    if loaded is not None:
+        refuse_tokenizer(loaded.path, loaded.sha256, [holdout, *prefixes])
     if exclude is not None:
-        why = reason(holdout, method, ngram, threshold)
+        why = reason(holdout, prefixes, method, ngram, threshold)
         refuse_taken(exclude, why=why)  # what can't be written is refused before the work, not after
+        _refuse_unwritable(exclude)
         for prefix in prefixes:
             of_documents(prefix, (), exclude)
     with progress_bar("reading") as (_, progress):
@@ -73,3 +78,19 @@ def overlap(
     if not as_json and (said := list(advice(found, exclude))):
         print("\n" + "\n".join(said))
     return 0
+
+
+def _refuse_unwritable(path: Path) -> None:
+    """KeepwarmError if no file can be made where `path` is to be."""
+    from keepwarm.errors import KeepwarmError
+
+    folder = next(each for each in path.absolute().parents if each.exists())
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise KeepwarmError(
+            f"--exclude {path}: no file can be made in {folder} ({(error.strerror or str(error)).lower()})",
+            "the list could not be written after the work",
+            f"--exclude {path.name}",
+        ) from None

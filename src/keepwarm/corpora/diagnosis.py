@@ -15,9 +15,11 @@ import numpy as np
 
 from keepwarm.corpora.indexed import CODES
 from keepwarm.corpora.lenient import Longs, RawIndex, Reading, Seen, reading, reading_by_pointers
+from keepwarm.corpora.shifted import Shift
 
 STRUCTURAL = (
-    "header", "lengths", "pointers", "document-indices", "uncounted-eod", "truncated-bin", "wrong-dtype", "trailing-bytes",
+    "header", "lengths", "pointers", "document-indices", "uncounted-eod", "shifted", "truncated-bin", "wrong-dtype",
+    "trailing-bytes",
 )  # fmt: skip
 LARGEST_VOCABULARY = 1 << 20  # four times the largest in use: ids beyond are no ids
 _LARGE_ID = 1 << 10  # a file with an id so large does not hold the upper halves of small ids
@@ -55,6 +57,7 @@ class Case:
     seen: Mapping[str, Seen]
     vocab_size: int | None
     eod_known: bool
+    shift: Shift | None = None
 
     def confirmed(self, name: str) -> bool:
         """Every document of a reading ends with the same token, and that is no accident."""
@@ -173,6 +176,8 @@ def _judge_size(case: Case) -> Judged:
     for name in [*others, *(["halved"] if "halved" in case.readings else [])]:
         if _contents_prefer(case, name):
             return _wrong_dtype(case, name, _ids_in_words(case, name))
+    if case.shift is not None:
+        return _shifted(case, case.shift)
     counted = case.readings["declared"].bytes
     if counted == case.size:
         return None, Fix(case.readings["declared"]), "declared"
@@ -238,6 +243,31 @@ def _uncounted(case: Case) -> Judged:
         return Finding("uncounted-eod", what, True), Fix(one), "uncounted"
     what += f"Not certain: token {seen.eod} stands at {seen.closed:,} of {ends:,} places where a {unit} would end"
     return Finding("uncounted-eod", what, False), None, "declared"
+
+
+def _shifted(case: Case, shift: Shift) -> Judged:
+    one, name = case.readings["declared"], "whole" if "whole" in case.readings else "declared"
+    documents, tokens = len(one.ends), case.size // one.dtype.itemsize
+    what = (
+        f"{case.binary}: holds {tokens:,} tokens, {case.index} counts {int(one.lengths.sum()):,}. Token {shift.eod} "
+        f"stands in it {shift.eods:,} times, and ends {shift.closed:,} of {documents:,} documents: they are cut at wrong "
+        "places. "
+    )
+    if shift.reading is None:
+        what += (
+            "Not certain: the places where it stands do not tell where each document ends"
+            if shift.eods != documents
+            else "Not certain: tokens follow the last one, so it does not tell where each document ends"
+        )
+        return Finding("shifted", what, False), None, name
+    longer = int(shift.reading.lengths.sum() - one.lengths.sum())
+    what += (
+        f"All end with it if the index counts one token too few for {longer:,} of them, as where files of the reference "
+        "tokenizer's --append-eod are merged with others"
+        if shift.by_lengths
+        else "There are as many as documents, so each ends where one stands; the lengths in the index are of no use"
+    )
+    return Finding("shifted", what, True), Fix(shift.reading), name
 
 
 def _truncated(case: Case) -> Judged:

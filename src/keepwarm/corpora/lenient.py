@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,7 @@ class Reading:
     documents: Longs  # (documents + 1,) from 0 to sequences, never falling
     ends: Longs  # (documents that have tokens,) position of their last token, rising
     span: int | None  # tokens from the first document to the end of the last; None: all, documents lie here and there
+    clue: int | None = None  # position of a token that may be the document end; None: the end of the first document
 
     @property
     def bytes(self) -> int:
@@ -119,24 +120,52 @@ def scan(
 ) -> tuple[list[Seen], Any]:
     """Read `path` once under all `readings`; what each sees, and the running blake2b digest of the bytes.
 
-    Without `eod` each reading looks for the token at the end of its first document. DataError if the file shrinks.
+    Without `eod` each reading looks for the token at its clue. DataError if the file shrinks.
     """
     digest = hashlib.blake2b(digest_size=8)
     with open(path, "rb", buffering=0) as file:
         size = os.fstat(file.fileno()).st_size
         tallies = [_Tally(one, vocab_size, _target(file.fileno(), one, size, eod)) for one in readings]
-        buffer = np.empty(min(BLOCK_BYTES, max(size, 1)), dtype=np.uint8)
-        done = 0
-        while done < size:
-            block = buffer[: min(len(buffer), size - done)]
-            _fill(file.fileno(), block, done, path)
+        for done, block in _blocks(file.fileno(), size, path):
             digest.update(block.data)
             for tally in tallies:
                 tally.add(block, done)
-            done += len(block)
             if progress is not None:
                 progress(len(block), size)
     return [tally.seen() for tally in tallies], digest
+
+
+def places_of(path: Path, dtype: np.dtype[Any], token: int) -> Longs:
+    """The positions at which `token` stands in a `.bin`, ascending. DataError if the file shrinks."""
+    found = [np.empty(0, dtype=np.int64)]
+    with open(path, "rb", buffering=0) as file:
+        for done, block in _blocks(file.fileno(), os.fstat(file.fileno()).st_size, path):
+            found.append(np.flatnonzero(_whole(block, dtype) == token) + done // dtype.itemsize)
+    return np.concatenate(found)
+
+
+def token_at(path: Path, dtype: np.dtype[Any], place: int) -> int:
+    """The token at a position that the `.bin` has."""
+    with open(path, "rb", buffering=0) as file:
+        return _token(file.fileno(), dtype, place)
+
+
+def _blocks(descriptor: int, size: int, path: Path) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    """Yields (bytes before, the next block); each block lies where the one before it lay."""
+    buffer = np.empty(min(BLOCK_BYTES, max(size, 1)), dtype=np.uint8)
+    for done in range(0, size, len(buffer)):
+        block = buffer[: min(len(buffer), size - done)]
+        _fill(descriptor, block, done, path)
+        yield done, block
+
+
+def _whole(block: NDArray[np.uint8], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """The tokens that a block holds in full."""
+    return block[: len(block) // dtype.itemsize * dtype.itemsize].view(dtype)
+
+
+def _token(descriptor: int, dtype: np.dtype[Any], place: int) -> int:
+    return int(np.frombuffer(os.pread(descriptor, dtype.itemsize, place * dtype.itemsize), dtype)[0])
 
 
 def _fill(descriptor: int, block: NDArray[np.uint8], place: int, path: Path) -> None:
@@ -151,11 +180,11 @@ def _fill(descriptor: int, block: NDArray[np.uint8], place: int, path: Path) -> 
 
 
 def _target(descriptor: int, one: Reading, size: int, eod: int | None) -> int | None:
-    width = one.dtype.itemsize
-    inside = one.ends[(one.ends >= 0) & (one.ends < size // width)][:1]
-    if eod is not None or not len(inside):
+    clues = one.ends if one.clue is None else np.array([one.clue])
+    clues = clues[(clues >= 0) & (clues < size // one.dtype.itemsize)]
+    if eod is not None or not len(clues):
         return eod
-    return int(np.frombuffer(os.pread(descriptor, width, int(inside[0]) * width), one.dtype)[0])
+    return _token(descriptor, one.dtype, int(clues[0]))
 
 
 class _Tally:
@@ -171,7 +200,7 @@ class _Tally:
     def add(self, block: NDArray[np.uint8], place: int) -> None:
         dtype = self.reading.dtype
         first = place // dtype.itemsize
-        tokens = block[: len(block) // dtype.itemsize * dtype.itemsize].view(dtype)
+        tokens = _whole(block, dtype)
         if self.reading.span is not None:
             tokens = tokens[: max(0, self.reading.span - first)]  # what belongs to no document holds no ids
         if not len(tokens):

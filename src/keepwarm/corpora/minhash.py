@@ -8,53 +8,69 @@ one with a probability of at least 99%. An estimate from 128 slots is off by 0.0
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from keepwarm.corpora.hashing import mix64
-from keepwarm.corpora.ngrams import Tick, hashes_of, join, positions_inside
+from keepwarm.corpora.ngrams import Tick, chunks, hashes_of, positions_inside, ranges
+from keepwarm.corpora.pairs import Pairs
+from keepwarm.corpora.texts import TokenText
 from keepwarm.errors import KeepwarmError
-
-if TYPE_CHECKING:
-    from keepwarm.corpora.overlap import TokenText
 
 SLOTS, SEED = 128, 1
 _BATCH_TOKENS = 1 << 20
 _LONGEST_BAND = 16
 _FOUND_AT_THRESHOLD = 0.99
+_MOST_EXPANDED = 1 << 22  # agreements of a band in memory at a time
+_MOST_COMPARED = 1 << 15  # pairs of signatures in memory at a time
 
-Near = tuple[NDArray[np.int64], NDArray[np.float64]]  # (p, 2) rows of the holdout and the corpus; (p,) similarity
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Sketch:
+    """The signatures of a holdout's documents, ready to be looked up by their bands."""
+
+    n: int
+    threshold: float
+    rows: NDArray[np.int64]  # (documents that have n-grams,)
+    signatures: NDArray[np.uint32]  # (documents that have n-grams, SLOTS)
+    keys: NDArray[np.uint64]  # of all their bands, ascending
+    owners: NDArray[np.int64]  # places in `rows` of the documents that the bands are of
 
 
-def near_documents(
-    holdout: TokenText, corpora: Sequence[TokenText], *, n: int, threshold: float, ticks: Sequence[Tick | None]
-) -> list[Near]:
-    """Per corpus the pairs whose estimated Jaccard similarity of n-grams is at least `threshold`.
-
-    Documents shorter than n tokens have no n-grams and are in no pair. KeepwarmError if rensa is not installed.
-    """
-    sketch = _library()
-    band = band_slots(threshold)
-    parts = list(_signatures(holdout, n, sketch, None))
+def sketch_of(holdout: TokenText, n: int, threshold: float) -> Sketch:
+    """Signatures in some 2 KB a document. KeepwarmError if rensa is not installed."""
+    parts = list(_signatures(holdout, n, _library(), None))
     rows = np.concatenate([np.empty(0, dtype=np.int64), *(part for part, _ in parts)])
     known = np.concatenate([np.empty((0, SLOTS), dtype=np.uint32), *(part for _, part in parts)])
-    keys = _bands(known, band)
+    keys = _bands(known, band_slots(threshold))
     order = np.argsort(keys, axis=None, kind="stable")
-    ascending, owners = keys.ravel()[order], order // keys.shape[1]
-    found = []
-    for corpus, tick in zip(corpora, ticks, strict=True):
-        pairs, similarities = [np.empty((0, 2), dtype=np.int64)], [np.empty(0)]
-        for theirs, signatures in _signatures(corpus, n, sketch, tick):
-            left, right = join(ascending, _bands(signatures, band).ravel())
-            ours, other = np.unique(np.stack([owners[left], right // keys.shape[1]]), axis=1)
-            similarity = (known[ours] == signatures[other]).mean(axis=1)
-            near = similarity >= threshold
-            pairs.append(np.stack([rows[ours[near]], theirs[other[near]]], axis=1))
-            similarities.append(similarity[near])
-        found.append((np.concatenate(pairs), np.concatenate(similarities)))
+    return Sketch(n, threshold, rows, known, keys.ravel()[order], order // keys.shape[1])
+
+
+def near_documents(sketch: Sketch, holders: int, corpus: TokenText, tick: Tick | None) -> Pairs:
+    """The pairs of the corpus's rows and the `holders` rows of the holdout whose estimated Jaccard similarity of n-grams
+    is at least the threshold. Documents shorter than n tokens have no n-grams and are in no pair.
+
+    Memory is bounded by a batch of tokens, `_MOST_EXPANDED` (or the bands of one document), and what Pairs keeps.
+    """
+    found, slots = Pairs(len(corpus.spans), holders), band_slots(sketch.threshold)
+    for theirs, signatures in _signatures(corpus, sketch.n, _library(), tick):
+        keys = _bands(signatures, slots)
+        left = np.searchsorted(sketch.keys, keys, side="left")
+        counts = np.searchsorted(sketch.keys, keys, side="right") - left
+        for part in chunks(counts.sum(axis=1), _MOST_EXPANDED):
+            of = np.repeat(np.arange(part.start, part.stop), counts[part].sum(axis=1))
+            owners = sketch.owners[ranges(left[part].ravel(), counts[part].ravel())]
+            pairs = np.unique(of * len(sketch.rows) + owners)  # once, however many bands agree
+            for first in range(0, len(pairs), _MOST_COMPARED):
+                other, ours = np.divmod(pairs[first : first + _MOST_COMPARED], len(sketch.rows))
+                similarity = (sketch.signatures[ours] == signatures[other]).mean(axis=1)
+                near = similarity >= sketch.threshold
+                found.add(theirs[other[near]], sketch.rows[ours[near]], similarity[near])
     return found
 
 
@@ -82,7 +98,7 @@ def _signatures(
     text: TokenText, n: int, sketch: Any, tick: Tick | None
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.uint32]]]:
     """Yields (rows of documents that have n-grams, their signatures (rows, SLOTS)), a batch at a time."""
-    first = 0
+    first = told = 0
     while first < len(text.spans):
         begin = int(text.spans[first, 0])
         # Whole documents, at least one.
@@ -97,8 +113,11 @@ def _signatures(
             matrix = sketch.digest_matrix_from_flat_token_hashes(mix64(hashes), offsets, SLOTS, SEED)
             yield having + first, np.array(matrix.to_rows(), dtype=np.uint32)
         if tick is not None:
-            tick(len(tokens))
+            tick(begin + len(tokens) - told)
+            told = begin + len(tokens)
         first = last
+    if tick is not None:
+        tick(len(text.tokens) - told)
 
 
 def _bands(signatures: NDArray[np.uint32], slots: int) -> NDArray[np.uint64]:

@@ -17,12 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keepwarm.corpora.hashing import mix64_into
+from keepwarm.corpora.pairs import Pairs
 
 BLOCK = 1 << 16  # tokens hashed at a time: the working arrays fit the processor's own cache
 _BASE = 0xD1342543DE82EF95  # odd, so that it has an inverse
 _BITS_A_NGRAM = 32  # of the filter; one in 32 foreign n-grams passes it
 _FEWEST_BITS, _MOST_BITS = 16, 31  # binary logarithms
-_MOST_EXPANDED = 1 << 22  # rows of (document, holder) in memory at a time
+_MOST_EXPANDED = 1 << 22  # (document, holder) in memory at a time
 
 Tick = Callable[[int], None]  # tokens that were just read
 
@@ -46,7 +47,7 @@ class Cover:
 
     occurs: NDArray[np.bool_]  # (ngrams,) looked-up n-grams that occur in the file
     touched: NDArray[np.int64]  # (k, 2): row of a document, how many of its n-grams (places) were found
-    pairs: NDArray[np.int64]  # (p, 3): row of a document, a holder it covers, distinct n-grams they share
+    pairs: Pairs  # of a document and a holder it covers, with the share of the holder's distinct n-grams
 
 
 def hashes_of(tokens: NDArray[Any], n: int, block: int = BLOCK) -> Iterator[tuple[int, NDArray[np.uint64]]]:
@@ -129,13 +130,14 @@ def cover(
     tokens: NDArray[Any], spans: NDArray[np.int64], ngrams: Ngrams, threshold: float, *, block: int = BLOCK,
     tick: Tick | None = None,
 ) -> Cover:  # fmt: skip
-    """Look up every n-gram of the documents `spans` (documents, 2), ascending, in one pass with bounded memory.
+    """Look up every n-gram of the documents `spans` (documents, 2), ascending, in one pass.
 
     A pair is a document that has at least `threshold` of a holder's distinct n-grams. An n-gram across a document's
-    border counts nowhere; one that holds a document end is no holder's, so it is not found.
+    border counts nowhere; one that holds a document end is no holder's, so it is not found. Memory is bounded by the
+    block, `_MOST_EXPANDED` and what Pairs keeps, besides 16 bytes a document that has any.
     """
     occurs, index = np.zeros(len(ngrams.hashes), dtype=bool), _Index.of(ngrams, threshold)
-    touched, pairs = [np.empty((0, 2), dtype=np.int64)], [np.empty((0, 3), dtype=np.int64)]
+    touched, pairs = [np.empty((0, 2), dtype=np.int64)], Pairs(len(spans), len(ngrams.counts))
     pending = np.empty(0, dtype=np.int64)  # row * ngrams + number, distinct
     scale = max(1, len(ngrams.hashes))
     for first, hashes in hashes_of(tokens, ngrams.n, block):
@@ -153,18 +155,27 @@ def cover(
         pending = np.unique(np.concatenate([pending, rows * scale + numbers]))
         # The last document may go on in the next block; those before it are complete.
         complete = int(np.searchsorted(pending, pending[-1] // scale * scale)) if len(pending) else 0
-        pairs += _pairs(pending[:complete], ngrams, index, threshold)
+        _add_pairs(pairs, pending[:complete], ngrams, index, threshold)
         pending = pending[complete:]
-    pairs += _pairs(pending, ngrams, index, threshold)
-    return Cover(occurs, _summed(np.concatenate(touched)), np.concatenate(pairs))
+    _add_pairs(pairs, pending, ngrams, index, threshold)
+    return Cover(occurs, _summed(np.concatenate(touched)), pairs)
 
 
-def join(known: NDArray[np.uint64], keys: NDArray[np.uint64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """All (place in `known`, place in `keys`) that hold the same value; `known` ascends and may repeat itself."""
-    left = np.searchsorted(known, keys, side="left")
-    counts = np.searchsorted(known, keys, side="right") - left
-    places = np.repeat(np.arange(len(keys)), counts)
-    return _ranges(left, counts), places
+def ranges(starts: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """starts[0], starts[0] + 1, ... counts[0] of them, then those of the next."""
+    ends = np.cumsum(counts)
+    shifts: NDArray[np.int64] = np.repeat(starts - (ends - counts), counts)
+    return shifts + np.arange(len(shifts))
+
+
+def chunks(sizes: NDArray[np.int64], most: int) -> Iterator[slice]:
+    """Pieces in a row whose sizes come to `most` at most, of one item at least."""
+    ends, first = np.cumsum(sizes), 0
+    while first < len(sizes):
+        before = int(ends[first] - sizes[first])
+        last = max(first + 1, int(np.searchsorted(ends, before + most, side="right")))
+        yield slice(first, last)
+        first = last
 
 
 def longest_shared(first: NDArray[Any], second: NDArray[Any], n: int) -> tuple[int, int]:
@@ -196,13 +207,6 @@ def _bit(places: NDArray[np.uint64]) -> NDArray[np.uint8]:
     """The bit of its byte that stands for each place."""
     bits: NDArray[np.uint8] = np.left_shift(np.uint8(1), places.astype(np.uint8) & np.uint8(7))
     return bits
-
-
-def _ranges(starts: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.int64]:
-    """starts[0], starts[0] + 1, ... counts[0] of them, then those of the next."""
-    ends = np.cumsum(counts)
-    shifts: NDArray[np.int64] = np.repeat(starts - (ends - counts), counts)
-    return shifts + np.arange(len(shifts))
 
 
 def _summed(counts: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -241,38 +245,38 @@ class _Index:
         return cls(starts.astype(np.int64), ngrams.holders[chosen], owned)
 
 
-def _chunks(sizes: NDArray[np.int64]) -> Iterator[slice]:
-    """Pieces whose sizes come to `_MOST_EXPANDED`, of one item at least."""
-    ends, first = np.cumsum(sizes), 0
-    while first < len(sizes):
-        before = int(ends[first] - sizes[first])
-        last = max(first + 1, int(np.searchsorted(ends, before + _MOST_EXPANDED, side="right")))
-        yield slice(first, last)
-        first = last
-
-
-def _pairs(keys: NDArray[np.int64], ngrams: Ngrams, index: _Index, threshold: float) -> list[NDArray[np.int64]]:
-    """(document, holder, shared n-grams) of complete documents whose (document, n-gram) `keys` ascend."""
+def _add_pairs(pairs: Pairs, keys: NDArray[np.int64], ngrams: Ngrams, index: _Index, threshold: float) -> None:
+    """Find what complete documents cover, whose (document, n-gram) `keys` ascend: some documents at a time."""
     if not len(keys):
-        return []
+        return
     rows, numbers = np.divmod(keys, len(ngrams.hashes))
+    starts = np.flatnonzero(np.diff(rows, prepend=-1))
+    sizes = np.add.reduceat(index.starts[numbers + 1] - index.starts[numbers], starts)
+    edges = np.append(starts, len(rows))
+    for part in chunks(sizes, _MOST_EXPANDED):
+        some = slice(edges[part.start], edges[part.stop])
+        _add_some(pairs, rows[some], numbers[some], ngrams, index, threshold)
+
+
+def _add_some(
+    pairs: Pairs, rows: NDArray[np.int64], numbers: NDArray[np.int64], ngrams: Ngrams, index: _Index, threshold: float
+) -> None:
     sizes, documents = index.starts[numbers + 1] - index.starts[numbers], len(ngrams.counts)
     led = [
         np.unique(
             np.repeat(rows[part], sizes[part]) * documents
-            + index.holders[_ranges(index.starts[numbers[part]], sizes[part])]
+            + index.holders[ranges(index.starts[numbers[part]], sizes[part])]
         )
-        for part in _chunks(sizes)
+        for part in chunks(sizes, _MOST_EXPANDED)
     ]
     row, holder = np.divmod(np.unique(np.concatenate(led)), documents)
     first = np.searchsorted(rows, row, side="left")
     counts = np.searchsorted(rows, row, side="right") - first
-    found = []
-    for part in _chunks(counts):
-        wanted = numbers[_ranges(first[part], counts[part])] * documents + np.repeat(holder[part], counts[part])
+    for part in chunks(counts, _MOST_EXPANDED):
+        wanted = numbers[ranges(first[part], counts[part])] * documents + np.repeat(holder[part], counts[part])
         place = np.minimum(np.searchsorted(index.owned, wanted), len(index.owned) - 1)
         pair = np.repeat(np.arange(part.stop - part.start), counts[part])
         shared = np.bincount(pair[index.owned[place] == wanted], minlength=part.stop - part.start)
-        covered = shared / ngrams.counts[holder[part]] >= threshold
-        found.append(np.stack([row[part], holder[part], shared], axis=1)[covered])
-    return found
+        share = shared / ngrams.counts[holder[part]]
+        covered = share >= threshold
+        pairs.add(row[part][covered], holder[part][covered], share[covered])

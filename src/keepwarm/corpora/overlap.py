@@ -1,7 +1,8 @@
 """Contamination: which held-out documents occur in training corpora, and which corpus documents to leave out for it.
 
 Everything is compared as tokens, so all files must come from one tokenizer. A document is a document of the `.idx`
-without the document end that closes it; a keepwarm holdout's documents are pieces of longer ones.
+without the document end that closes it, a token that is the same for all files; a keepwarm holdout's documents are
+pieces of longer ones.
 
 exact     The same tokens from end to end. Finds documents too short to hold an n-gram as well.
 ngram     A held-out document is contaminated if at least `threshold` of its distinct n-grams occur somewhere in the
@@ -12,14 +13,17 @@ ngram     A held-out document is contaminated if at least `threshold` of its dis
 minhash   The Jaccard similarity of the two sets of n-grams, estimated (minhash.py). It asks whether two documents are
           versions of one another: a piece inside a long document is not found by it.
 
+Equal documents are looked at once (texts.py), so a page that stands in a corpus ten thousand times costs what it costs
+once. Memory is bounded by the holdout's n-grams, some 100 bytes a document, and the pairs kept for each corpus: the
+2**20 with the largest shares (pairs.py). What is contaminated and what to leave out is complete all the same.
+
 Every result depends on the files and the options alone.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -27,34 +31,14 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from keepwarm.corpora.hashing import mix64
-from keepwarm.corpora.identity import document_spans
-from keepwarm.corpora.indexed import IndexedFile, Sidecar, open_indexed, pair, read_sidecar
-from keepwarm.corpora.ngrams import BLOCK, Ngrams, Tick, collect, count_ngrams, cover, join
-from keepwarm.errors import DataError, KeepwarmError
+from keepwarm.corpora.ngrams import BLOCK, Ngrams, Tick, collect, count_ngrams, cover, ranges
+from keepwarm.corpora.pairs import Pairs
+from keepwarm.corpora.texts import Distinct, TokenText, distinct, equal_rows, open_texts
+from keepwarm.errors import KeepwarmError
 
 Method = Literal["ngram", "minhash"]
+LONGEST = 1 << 20  # tokens of an n-gram: the working arrays are as long
 PAIR = np.dtype([("holdout", "<i8"), ("document", "<i8"), ("share", "<f8"), ("exact", "?")])
-_END_TOKENS = 16  # at each end: what tells documents of one length apart before all their tokens are compared
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class TokenText:
-    """An open token file and its documents that hold any token, in the order of `.bin`."""
-
-    prefix: Path
-    tokens: NDArray[Any]  # the whole .bin
-    documents: int  # that the .idx counts
-    numbers: NDArray[np.int64]  # (rows,) each row's number in the .idx
-    spans: NDArray[np.int64]  # (rows, 2): [start, stop) in .bin
-    eod: int | None
-
-    def contents(self) -> NDArray[np.int64]:
-        """(rows, 2): the spans without the document end that closes them."""
-        if self.eod is None or not len(self.spans):
-            return self.spans
-        closed = self.tokens[self.spans[:, 1] - 1] == self.eod
-        return np.stack([self.spans[:, 0], self.spans[:, 1] - closed], axis=1)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -66,13 +50,24 @@ class CorpusOverlap:
     tokens: int
     shared: NDArray[np.int64]  # (holdout documents,) distinct n-grams of each that occur here; 0 with minhash
     touched: NDArray[np.int64]  # (k, 3): document, its n-grams that the holdout has, its n-grams; by places
-    pairs: NDArray[Any]  # of PAIR, the largest share first: what reaches the threshold, or is exactly the same
+    near: NDArray[Any]  # of PAIR, rows of `ours` and `theirs`: what reaches the threshold or is the same, largest first
+    ours: Distinct
+    theirs: Distinct
     contaminated: NDArray[np.bool_]  # (holdout documents,)
+    explained: NDArray[np.bool_]  # (holdout documents,) that some document of the corpus gives away by itself
+    excluded: NDArray[np.int64]  # numbers of the documents to leave out of training, ascending
+    exact: int  # documents that are the same as a held-out one
 
     @property
-    def excluded(self) -> NDArray[np.int64]:
-        """Numbers of the documents to leave out of training, ascending."""
-        return np.unique(self.pairs["document"])
+    def pairs(self) -> NDArray[Any]:
+        """The pairs as numbers of documents, of PAIR: of equal documents each with each, which may be very many."""
+        ours, theirs = self.ours.counts[self.near["holdout"]], self.theirs.counts[self.near["document"]]
+        pairs = np.repeat(self.near, ours * theirs)
+        within = ranges(np.zeros(len(self.near), dtype=np.int64), ours * theirs)
+        holder, document = np.divmod(within, np.repeat(theirs, ours * theirs))
+        pairs["holdout"] = self.ours.members[self.ours.starts[pairs["holdout"]] + holder]
+        pairs["document"] = self.theirs.members[self.theirs.starts[pairs["document"]] + document]
+        return pairs[np.lexsort((pairs["document"], pairs["holdout"], ~pairs["exact"], -pairs["share"]))]
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -99,7 +94,7 @@ class Overlap:
         """Contaminated documents that no single corpus document gives away: leaving documents out does not help."""
         explained = np.zeros(self.documents, dtype=bool)
         for corpus in self.corpora:
-            explained[corpus.pairs["holdout"]] = True
+            explained |= corpus.explained
         return np.flatnonzero(self.contaminated & ~explained)
 
 
@@ -114,58 +109,28 @@ def find_overlap(
     KeepwarmError for an n or a threshold that can't be, and where the library of `minhash` is missing.
     """
     _refuse_options(n, threshold, method)
-    ours, *others = open_texts([holdout, *prefixes])
+    held, *others = open_texts([holdout, *prefixes])
+    ours = distinct(held)
     ticks = _ticks(others, progress)
+    counts = np.zeros(held.documents, dtype=np.int64)
     if method == "minhash":
-        from keepwarm.corpora.minhash import near_documents
+        from keepwarm.corpora.minhash import near_documents, sketch_of
 
-        near = near_documents(ours, others, n=n, threshold=threshold, ticks=ticks)
-        none = np.zeros(ours.documents, dtype=np.int64)
-        corpora = [_near(ours, each, pairs) for each, pairs in zip(others, near, strict=True)]
-        return _report(ours, method, n, threshold, none, none, corpora)
-    ngrams = collect(ours.tokens, ours.spans, n, ours.eod, block)
+        sketch = sketch_of(ours.text, n, threshold)
+        corpora = []
+        for text, tick in zip(others, ticks, strict=True):
+            theirs = distinct(text, ours.ends)
+            found = near_documents(sketch, len(ours.ends), theirs.text, tick)
+            corpora.append(_corpus(ours, theirs, found, (counts, counts), np.zeros((0, 3), dtype=np.int64), threshold))
+        return _report(held, method, n, threshold, counts, counts, corpora)
+    ngrams = collect(held.tokens, ours.text.spans, n, held.eod, block)
+    counts = _spread(ours, ngrams.counts)
     occurs = np.zeros(len(ngrams.hashes), dtype=bool)
     corpora = [
-        _by_ngrams(ours, each, ngrams, threshold, block, tick, occurs) for each, tick in zip(others, ticks, strict=True)
+        _by_ngrams(ours, distinct(text, ours.ends), ngrams, threshold, block, tick, occurs)
+        for text, tick in zip(others, ticks, strict=True)
     ]
-    counts = np.zeros(ours.documents, dtype=np.int64)
-    counts[ours.numbers] = ngrams.counts
-    return _report(ours, method, n, threshold, counts, _of_holders(ours, ngrams, occurs), corpora)
-
-
-def open_texts(prefixes: Sequence[Path]) -> list[TokenText]:
-    """Open the holdout, named first, and the corpora; DataError if they can't be compared."""
-    opened = [open_indexed(prefix) for prefix in prefixes]
-    sidecars = [read_sidecar(prefix) for prefix in prefixes]
-    _refuse_twice(prefixes)
-    _refuse_tokenizers(prefixes, sidecars)
-    if opened[0].n_documents == 0:
-        raise DataError(f"{prefixes[0]}: holds no documents", "there is nothing to look for", "name another holdout")
-    texts = [_text(prefix, each) for prefix, each in zip(prefixes, opened, strict=True)]
-    known = next((sidecar.eod for sidecar in sidecars if sidecar is not None), None)
-    if known is None:
-        known = _last_of_all(texts)
-    ends = [sidecar.eod if sidecar is not None else known for sidecar in sidecars]
-    return [
-        replace(text, eod=_last_of_all([text]) if eod is None else eod) for text, eod in zip(texts, ends, strict=True)
-    ]
-
-
-def exact_duplicates(first: TokenText, second: TokenText) -> NDArray[np.int64]:
-    """(p, 2): rows of the two whose documents hold the same tokens, document ends aside; empty ones are not counted."""
-    ours, theirs = first.contents(), second.contents()
-    our_sizes, their_sizes = ours[:, 1] - ours[:, 0], theirs[:, 1] - theirs[:, 0]
-    rows = np.flatnonzero((our_sizes > 0) & np.isin(our_sizes, their_sizes))
-    others = np.flatnonzero(np.isin(their_sizes, our_sizes[rows]))
-    our_keys, their_keys = _ends_hash(first.tokens, ours[rows]), _ends_hash(second.tokens, theirs[others])
-    order = np.argsort(our_keys, kind="stable")
-    left, right = join(our_keys[order], their_keys)
-    candidates = np.stack([rows[order[left]], others[right]], axis=1)
-    same = [
-        np.array_equal(first.tokens[slice(*ours[a])], second.tokens[slice(*theirs[b])]) for a, b in candidates.tolist()
-    ]
-    kept: NDArray[np.int64] = candidates[np.array(same, dtype=bool)]
-    return kept
+    return _report(held, method, n, threshold, counts, _of_holders(ours, ngrams, occurs), corpora)
 
 
 def _ticks(corpora: Sequence[TokenText], progress: Callable[[int, int], None] | None) -> Sequence[Tick | None]:
@@ -181,131 +146,89 @@ def _ticks(corpora: Sequence[TokenText], progress: Callable[[int, int], None] | 
 
 
 def _by_ngrams(
-    ours: TokenText, corpus: TokenText, ngrams: Ngrams, threshold: float, block: int, tick: Tick | None,
+    ours: Distinct, theirs: Distinct, ngrams: Ngrams, threshold: float, block: int, tick: Tick | None,
     occurs: NDArray[np.bool_],
 ) -> CorpusOverlap:  # fmt: skip
     """One corpus; `occurs` (ngrams,) collects what has occurred in any."""
-    found = cover(corpus.tokens, corpus.spans, ngrams, threshold, block=block, tick=tick)
+    text = theirs.text
+    found = cover(text.tokens, text.spans, ngrams, threshold, block=block, tick=tick)
     occurs |= found.occurs
-    rows, counts = found.touched[:, 0], found.touched[:, 1]
-    in_all = [count_ngrams(corpus.tokens[slice(*corpus.spans[row])], ngrams.n, corpus.eod) for row in rows.tolist()]
-    touched = np.stack([corpus.numbers[rows], counts, np.array(in_all, dtype=np.int64)], axis=1)
-    covered, holders, shared = found.pairs.T
-    pairs = _pairs(ours, corpus, holders, covered, shared / np.maximum(ngrams.counts[holders], 1))
-    of_holders = _of_holders(ours, ngrams, found.occurs)
-    counts_of = np.zeros(ours.documents, dtype=np.int64)
-    counts_of[ours.numbers] = ngrams.counts
-    contaminated = (counts_of > 0) & (of_holders / np.maximum(counts_of, 1) >= threshold)
-    contaminated[pairs["holdout"]] = True
+    rows = found.touched[:, 0]
+    in_all = [count_ngrams(text.tokens[slice(*text.spans[row])], ngrams.n, text.eod) for row in rows.tolist()]
+    of_rows = np.stack([found.touched[:, 1], np.array(in_all, dtype=np.int64)], axis=1)
+    touched = np.column_stack([theirs.numbers_of(rows), np.repeat(of_rows, theirs.counts[rows], axis=0)])
     touched = touched[np.argsort(touched[:, 0], kind="stable")]
-    return CorpusOverlap(corpus.prefix, corpus.documents, len(corpus.tokens), of_holders, touched, pairs, contaminated)
+    shares = _of_holders(ours, ngrams, found.occurs), _spread(ours, ngrams.counts)
+    return _corpus(ours, theirs, found.pairs, shares, touched, threshold)
 
 
-def _near(ours: TokenText, corpus: TokenText, near: tuple[NDArray[np.int64], NDArray[np.float64]]) -> CorpusOverlap:
-    rows, estimates = near
-    pairs = _pairs(ours, corpus, rows[:, 0], rows[:, 1], estimates)
-    contaminated = np.zeros(ours.documents, dtype=bool)
-    contaminated[pairs["holdout"]] = True
-    none = np.zeros(ours.documents, dtype=np.int64)
-    touched = np.zeros((0, 3), dtype=np.int64)
-    return CorpusOverlap(corpus.prefix, corpus.documents, len(corpus.tokens), none, touched, pairs, contaminated)
+def _corpus(
+    ours: Distinct, theirs: Distinct, found: Pairs, shares: tuple[NDArray[np.int64], NDArray[np.int64]],
+    touched: NDArray[np.int64], threshold: float,
+) -> CorpusOverlap:  # fmt: skip
+    """Put together what was found in one corpus: by n-grams or signatures, and what is exactly the same.
+
+    `shares` are each held-out document's n-grams that occur here, and all it has.
+    """
+    text, same = theirs.text, equal_rows(ours, theirs)
+    found.holders[same[:, 0]] = found.rows[same[:, 1]] = True
+    explained = _spread(ours, found.holders)
+    contaminated = explained | _reach(*shares, threshold)
+    excluded = np.sort(theirs.numbers_of(np.flatnonzero(found.rows)))
+    near = _joined(found.largest(), same, len(text.spans))
+    return CorpusOverlap(
+        text.prefix, text.documents, len(text.tokens), shares[0], touched, near, ours, theirs, contaminated, explained,
+        excluded, int(theirs.counts[same[:, 1]].sum()),
+    )  # fmt: skip
 
 
-def _pairs(
-    ours: TokenText, corpus: TokenText, holders: NDArray[np.int64], rows: NDArray[np.int64], shares: NDArray[np.float64]
-) -> NDArray[Any]:
-    """Pairs of rows as PAIR, joined by those that are exactly the same, the largest share first."""
-    same = exact_duplicates(ours, corpus)
-    keys = np.concatenate([holders, same[:, 0]]) * (len(corpus.spans) + 1) + np.concatenate([rows, same[:, 1]])
-    every = np.concatenate([shares, np.ones(len(same))])
-    distinct, place = np.unique(keys, return_inverse=True)
-    pairs = np.zeros(len(distinct), dtype=PAIR)
+def _joined(largest: NDArray[Any], same: NDArray[np.int64], rows: int) -> NDArray[Any]:
+    """Pairs of rows as PAIR, those that are exactly the same among them, the largest share first."""
+    keys = np.concatenate([largest["holder"], same[:, 0]]) * (rows + 1) + np.concatenate([largest["row"], same[:, 1]])
+    every = np.concatenate([largest["share"], np.ones(len(same))])
+    distinct_keys, place = np.unique(keys, return_inverse=True)
+    pairs = np.zeros(len(distinct_keys), dtype=PAIR)
     np.maximum.at(pairs["share"], place, every)
-    pairs["exact"][place[len(holders) :]] = True
-    holder, row = np.divmod(distinct, len(corpus.spans) + 1)
-    pairs["holdout"], pairs["document"] = ours.numbers[holder], corpus.numbers[row]
-    order = np.lexsort((pairs["document"], pairs["holdout"], ~pairs["exact"], -pairs["share"]))
-    return pairs[order]
+    pairs["exact"][place[len(largest) :]] = True
+    pairs["holdout"], pairs["document"] = np.divmod(distinct_keys, rows + 1)
+    return pairs[np.lexsort((pairs["document"], pairs["holdout"], ~pairs["exact"], -pairs["share"]))]
 
 
-def _of_holders(ours: TokenText, ngrams: Ngrams, occurs: NDArray[np.bool_]) -> NDArray[np.int64]:
+def _spread(ours: Distinct, of_rows: NDArray[Any]) -> NDArray[Any]:
+    """(holdout documents,): what is true of each document's row, 0 for a document that holds nothing."""
+    spread = np.zeros(ours.text.documents, dtype=of_rows.dtype)
+    spread[ours.members] = np.repeat(of_rows, ours.counts)
+    return spread
+
+
+def _reach(shared: NDArray[np.int64], counts: NDArray[np.int64], threshold: float) -> NDArray[np.bool_]:
+    """(holdout documents,): who shares at least `threshold` of its n-grams."""
+    reach: NDArray[np.bool_] = (counts > 0) & (shared / np.maximum(counts, 1) >= threshold)
+    return reach
+
+
+def _of_holders(ours: Distinct, ngrams: Ngrams, occurs: NDArray[np.bool_]) -> NDArray[np.int64]:
     """(holdout documents,): how many of each one's n-grams occur."""
     counted = np.repeat(occurs, np.diff(ngrams.holder_starts))
-    shared = np.zeros(ours.documents, dtype=np.int64)
-    shared[ours.numbers] = np.bincount(ngrams.holders[counted], minlength=len(ours.numbers))
-    return shared
+    return _spread(ours, np.bincount(ngrams.holders[counted], minlength=len(ours.ends)).astype(np.int64))
 
 
 def _report(
-    ours: TokenText, method: Method, n: int, threshold: float, counts: NDArray[np.int64], shared: NDArray[np.int64],
+    held: TokenText, method: Method, n: int, threshold: float, counts: NDArray[np.int64], shared: NDArray[np.int64],
     corpora: Sequence[CorpusOverlap],
 ) -> Overlap:  # fmt: skip
-    contaminated = (counts > 0) & (shared / np.maximum(counts, 1) >= threshold)
+    contaminated = _reach(shared, counts, threshold)
     for corpus in corpora:
         contaminated |= corpus.contaminated
-    return Overlap(ours.prefix, method, n, threshold, ours.documents, counts, shared, contaminated, tuple(corpora))
-
-
-def _text(prefix: Path, opened: IndexedFile) -> TokenText:
-    spans = document_spans(opened)
-    numbers = np.flatnonzero(spans[:, 1] > spans[:, 0])
-    numbers = numbers[np.argsort(spans[numbers, 0], kind="stable")]
-    return TokenText(prefix, np.asarray(opened.tokens), opened.n_documents, numbers, spans[numbers], None)
-
-
-def _last_of_all(texts: Sequence[TokenText]) -> int | None:
-    """The token that all documents end with, if there is one and more than one document: where no sidecar says what
-    ends a document, it is that.
-    """
-    last = np.concatenate([each.tokens[each.spans[:, 1] - 1].astype(np.int64) for each in texts])
-    return int(last[0]) if len(last) > 1 and (last == last[0]).all() else None
-
-
-def _ends_hash(tokens: NDArray[Any], spans: NDArray[np.int64]) -> NDArray[np.uint64]:
-    """(documents,): a hash of each span's length and of the tokens at its ends. None of the spans is empty."""
-    state = mix64((spans[:, 1] - spans[:, 0]).astype(np.uint64) + np.uint64(1))
-    for offset in range(_END_TOKENS):
-        for place in (
-            np.minimum(spans[:, 0] + offset, spans[:, 1] - 1),
-            np.maximum(spans[:, 1] - 1 - offset, spans[:, 0]),
-        ):
-            state = mix64(state ^ (tokens[place].astype(np.uint64) + np.uint64(1)))
-    return state
+    return Overlap(held.prefix, method, n, threshold, held.documents, counts, shared, contaminated, tuple(corpora))
 
 
 def _refuse_options(n: int, threshold: float, method: str) -> None:
     if n < 1:
         raise KeepwarmError(f"--ngram {n}", "an n-gram has at least one token", "--ngram 13")
+    if n > LONGEST:
+        raise KeepwarmError(f"--ngram {n}", f"an n-gram has at most {LONGEST:,} tokens", "--ngram 13")
     if not 0 < threshold <= 1:
         why = "it is a share: above 0, or everything would be contaminated, and at most 1"
         raise KeepwarmError(f"--threshold {threshold:g}", why, "--threshold 0.5")
     assert method in ("ngram", "minhash"), method
-
-
-def _refuse_twice(prefixes: Sequence[Path]) -> None:
-    seen: dict[str, Path] = {}
-    for prefix in prefixes:
-        name = os.path.realpath(pair(prefix)[0])
-        if name in seen:
-            raise DataError(
-                f"{prefix}: named twice" if seen[name] != prefixes[0] else f"{prefix}: the holdout itself",
-                "it would be reported as a copy of itself" if seen[name] == prefixes[0] else "it would count twice",
-                "name each file once: keepwarm data overlap HOLDOUT PREFIX...",
-            )
-        seen[name] = prefix
-
-
-def _refuse_tokenizers(prefixes: Sequence[Path], sidecars: Sequence[Sidecar | None]) -> None:
-    first: tuple[Path, str] | None = None
-    for prefix, sidecar in zip(prefixes, sidecars, strict=True):
-        if sidecar is None or not sidecar.tokenizer_sha256:
-            continue
-        if first is None:
-            first = prefix, sidecar.tokenizer_sha256
-        elif first[1] != sidecar.tokenizer_sha256:
-            raise DataError(
-                f"{prefix}: of another tokenizer than {first[0]} "
-                f"({sidecar.tokenizer_sha256[:12]}, not {first[1][:12]})",
-                "the same text has other tokens there, so no overlap would be found",
-                f"tokenize it with the other's tokenizer: keepwarm tokenize TEXT --tokenizer FILE --output {prefix}-again",
-            )

@@ -1,8 +1,9 @@
-"""A token file held against itself: one pass, every finding with exact numbers, and a repaired copy where one exists.
+"""A token file held against itself: every finding with exact numbers, and a repaired copy where one exists.
 
 `open_indexed` refuses what does not fit together and says one reason. Here all of it is looked at, including what a
 reader can't know: whether ids are in the vocabulary, whether documents end where they should, whether the content is
-still the one that the sidecar was written for. Reading is in blocks, so memory holds the index and 8 MB.
+still the one that the sidecar was written for. Reading is in blocks, so memory holds the index and 8 MB. Only where
+documents seem to be cut at wrong places, the `.bin` is read a second time (shifted.py).
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import errno
 import os
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from keepwarm.corpora.diagnosis import (
 from keepwarm.corpora.identity import hash_path
 from keepwarm.corpora.indexed import Sidecar, index_bytes, pair, read_sidecar, sidecar_path
 from keepwarm.corpora.lenient import Progress, RawIndex, read_raw, scan
+from keepwarm.corpora.shifted import Shift, find_shift, whole
 from keepwarm.errors import DataError
 
 __all__ = ["Finding", "Report", "named", "repair", "repaired_prefix", "verify"]
@@ -69,7 +71,7 @@ class Report:
 def verify(
     prefix: Path | str, *, vocab_size: int | None = None, eod: int | None = None, progress: Progress | None = None
 ) -> Report:
-    """Read a pair once and say everything that is wrong with it. `vocab_size` and `eod` are by default the sidecar's.
+    """Read a pair and say everything that is wrong with it. `vocab_size` and `eod` are by default the sidecar's.
 
     Raises DataError if neither file exists, and for a vocabulary or document end that can't be one.
     """
@@ -90,10 +92,13 @@ def verify(
     documents = sound_documents(raw, len(lengths))
     readings = possible_readings(raw, size, lengths, documents)
     wanted = sidecar.eod if eod is None and sidecar is not None else eod
+    if "declared" in readings and (more := whole(binary, size, readings["declared"], wanted)) is not None:
+        readings["whole"] = more
     seen, digest = scan(binary, list(readings.values()), vocab_size=vocab_size, eod=wanted, progress=progress)
     case = Case(
         binary, index, size, raw, lengths, readings, dict(zip(readings, seen, strict=True)), vocab_size, wanted is not None
     )  # fmt: skip
+    case = replace(case, shift=_shift(case))
     origin = None if wanted is None else "asked" if eod is not None else "sidecar"
     return _report(case, stem, documents, digest, sidecar, unreadable, origin)
 
@@ -140,6 +145,18 @@ def _without_lengths(stem: Path, raw: RawIndex, index: Path, size: int, more: li
         negative = int(np.count_nonzero(raw.lengths < 0))
         found.append(Finding("lengths", f"{index}: {negative:,} lengths are negative", False))
     return Report(prefix=stem, bin_bytes=size, dtype=dtype_name(raw), findings=(*found, *more))
+
+
+def _shift(case: Case) -> Shift | None:
+    declared = case.readings.get("declared")
+    if declared is None or declared.span is None or "uncounted" in case.readings or case.confirmed("declared"):
+        return None
+    for name in ("whole", "declared"):
+        if name in case.seen:
+            shift = find_shift(case.binary, case.size, declared, case.seen[name], known=case.eod_known)
+            if shift is not None:
+                return shift
+    return None
 
 
 def _report(

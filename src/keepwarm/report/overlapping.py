@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,12 @@ from numpy.typing import NDArray
 from keepwarm.corpora.indexed import open_indexed
 from keepwarm.corpora.ngrams import longest_shared
 from keepwarm.corpora.overlap import CorpusOverlap, Overlap
+from keepwarm.corpora.texts import Distinct
 from keepwarm.corpora.tokenizer import Tokenizer
 
 WORST = 5
 _LONGEST_TEXT = 160  # characters of a shared passage
+_TEXT_WIDTH = 96
 
 
 def facts(found: Overlap) -> dict[str, Any]:
@@ -41,32 +43,52 @@ def lines(found: Overlap, tokenizer: Tokenizer | None = None) -> Iterator[str]:
     yield ""
     yield from _verdict(found)
     worst = sorted(
-        ((pair, corpus) for corpus in found.corpora for pair in corpus.pairs[:WORST]),
+        ((_pair_facts(corpus, pair), corpus) for corpus in found.corpora for pair in corpus.near[:WORST]),
         key=lambda item: (-item[0]["share"], not item[0]["exact"]),
     )[:WORST]
-    for pair, corpus in worst:
+    if worst:
         yield ""
+        yield "the closest, by number (counted from 0):"
+    for pair, corpus in worst:
         yield (
-            f"{_degree(pair, found)}: document {pair['holdout']:,} of the holdout in document {pair['document']:,} "
-            f"of {corpus.prefix}"
+            f"  {_degree(pair, found)}: document {pair['holdout']:,} of the holdout{_others(pair['holdouts'])} in "
+            f"document {pair['document']:,} of {corpus.prefix}{_others(pair['documents'])}"
         )
         if tokenizer is not None:
-            yield f"  {_passage(found, corpus, pair, tokenizer)!r}"
+            yield from _wrapped(_passage(found, corpus, pair, tokenizer))
 
 
 def advice(found: Overlap, listing: Path | None) -> Iterator[str]:
     """What to do next: with the list that was written, or how to get one."""
     documents = sum(len(corpus.excluded) for corpus in found.corpora)
     if listing is not None:
-        yield f"{listing}: {documents:,} documents to leave out of training; in a plan: "
+        yield f"{listing}: {documents:,} documents to leave out of training; in a plan:"
         yield f"  corpora: {{NAME: {{..., exclude: {listing}}}}}"
     elif documents:
-        yield f"to leave the {documents:,} documents out of training, write a list of them: --exclude FILE"
+        yield f"to leave the {documents:,} documents out of training, write a list of them: --exclude FILE, as in"
+        prefixes = [corpus.prefix for corpus in found.corpora]
+        asked = _command(found.holdout, prefixes, found.method, found.n, found.threshold)
+        yield f"  {asked} --exclude {found.holdout.name}.exclude"
 
 
-def reason(holdout: Path, method: str, n: int, threshold: float) -> str:
-    """Why a list leaves documents out, for its header."""
-    return f"why: keepwarm data overlap {holdout} --method {method} --ngram {n} --threshold {threshold:g}"
+def reason(holdout: Path, prefixes: Sequence[Path], method: str, n: int, threshold: float) -> str:
+    """Why a list leaves documents out, for its header: the command, on which alone a list depends."""
+    return f"why: {_command(holdout, prefixes, method, n, threshold)}"
+
+
+def _command(holdout: Path, prefixes: Sequence[Path], method: str, n: int, threshold: float) -> str:
+    words = [
+        "keepwarm data overlap",
+        holdout,
+        *prefixes,
+        "--method",
+        method,
+        "--ngram",
+        n,
+        "--threshold",
+        f"{threshold:g}",
+    ]
+    return " ".join(map(str, words))
 
 
 def _rule(found: Overlap) -> str:
@@ -81,7 +103,7 @@ def _corpus_facts(corpus: CorpusOverlap, found: Overlap) -> dict[str, Any]:
         "documents": corpus.documents,
         "tokens": corpus.tokens,
         "contaminated": np.flatnonzero(corpus.contaminated).tolist(),
-        "exact": int(corpus.pairs["exact"].sum()),
+        "exact": corpus.exact,
         "shared_ngrams": int(corpus.touched[:, 1].sum()) if by_ngrams else None,
         "touched": [
             {"document": document, "shared_ngrams": shared, "ngrams": ngrams, "share": shared / ngrams}
@@ -89,9 +111,26 @@ def _corpus_facts(corpus: CorpusOverlap, found: Overlap) -> dict[str, Any]:
         ]
         if by_ngrams
         else None,
-        "pairs": [dict(zip(corpus.pairs.dtype.names or (), pair, strict=True)) for pair in corpus.pairs.tolist()],
+        "pairs": [_pair_facts(corpus, pair) for pair in corpus.near],
         "exclude": corpus.excluded.tolist(),
     }
+
+
+def _pair_facts(corpus: CorpusOverlap, pair: NDArray[Any]) -> dict[str, Any]:
+    """A pair by the first of the documents that are equal, and how many of them there are on either side."""
+    ours, theirs = int(pair["holdout"]), int(pair["document"])
+    return {
+        "holdout": _number(corpus.ours, ours),
+        "document": _number(corpus.theirs, theirs),
+        "share": float(pair["share"]),
+        "exact": bool(pair["exact"]),
+        "holdouts": int(corpus.ours.counts[ours]),
+        "documents": int(corpus.theirs.counts[theirs]),
+    }
+
+
+def _number(text: Distinct, row: int) -> int:
+    return int(text.members[text.starts[row]])
 
 
 def _table(found: Overlap) -> Iterator[str]:
@@ -99,7 +138,7 @@ def _table(found: Overlap) -> Iterator[str]:
     rows: list[tuple[str, ...]] = [head]
     for corpus in found.corpora:
         shared = f"{int(corpus.touched[:, 1].sum()):,}" if found.method == "ngram" else "-"
-        counts = (corpus.contaminated.sum(), corpus.pairs["exact"].sum(), len(corpus.excluded))
+        counts = (corpus.contaminated.sum(), corpus.exact, len(corpus.excluded))
         cells = (f"{int(count):,}" for count in counts)
         rows.append((str(corpus.prefix), f"{corpus.documents:,}", f"{corpus.tokens:,}", shared, *cells))
     widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
@@ -123,17 +162,28 @@ def _verdict(found: Overlap) -> Iterator[str]:
         yield f"  {short:,} are shorter than {found.n} tokens and were compared whole only"
 
 
-def _degree(pair: NDArray[Any], found: Overlap) -> str:
+def _others(count: int) -> str:
+    return f" (and {count - 1:,} equal)" if count > 1 else ""
+
+
+def _wrapped(passage: str) -> Iterator[str]:
+    """A passage as one string literal, in lines that fit a terminal."""
+    text = repr(passage)
+    for first in range(0, len(text), _TEXT_WIDTH):
+        yield f"    {text[first : first + _TEXT_WIDTH]}"
+
+
+def _degree(pair: dict[str, Any], found: Overlap) -> str:
     if pair["exact"]:
         return "the same, token for token"
-    share = float(pair["share"])
+    share = pair["share"]
     return f"{share:.1%} of its n-grams" if found.method == "ngram" else f"Jaccard about {share:.2f}"
 
 
-def _passage(found: Overlap, corpus: CorpusOverlap, pair: NDArray[Any], tokenizer: Tokenizer) -> str:
+def _passage(found: Overlap, corpus: CorpusOverlap, pair: dict[str, Any], tokenizer: Tokenizer) -> str:
     """The longest passage of the held-out document that the other has too, shortened in the middle."""
-    ours = open_indexed(found.holdout).document(int(pair["holdout"]))
-    theirs = open_indexed(corpus.prefix).document(int(pair["document"]))
+    ours = open_indexed(found.holdout).document(pair["holdout"])
+    theirs = open_indexed(corpus.prefix).document(pair["document"])
     start, stop = longest_shared(ours, theirs, found.n)
     ids = (ours if stop == start else ours[start:stop]).tolist()
     text = str(tokenizer.backend.decode([each for each in ids if each != tokenizer.eod_id], skip_special_tokens=False))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import textwrap
 from pathlib import Path
 from typing import Any
 
 from keepwarm.corpora.indexed import open_indexed, pair
 from keepwarm.corpora.verify import Finding, Report
 
+_WIDTH = 100
 _FACTS = {
     "dtype": "dtype",
     "sequences": "sequences",
@@ -39,6 +41,8 @@ _ELSE = {  # what to do where no new index helps; {prefix} is the file's
     "document-indices": "mend the other findings first: fetch the pair again from where it was made",
     "uncounted-eod": "name the token that ends a document, if it is another: "
     "keepwarm data verify {prefix} --eod ID --repair",
+    "shifted": "name the token that ends a document, if it is another: keepwarm data verify {prefix} --eod ID --repair; if "
+    "it is this one, fetch the pair again from where it was made, or tokenize the text again",
     "truncated-bin": "no document is complete: fetch the .bin again from where it was made",
     "ids-out-of-range": "the file was made with another tokenizer, or its bytes are damaged: name the vocabulary it was "
     "made for (--vocab-size N), or tokenize the text again",
@@ -47,6 +51,7 @@ _ELSE = {  # what to do where no new index helps; {prefix} is the file's
     "hashes": "the hashes are another file's, and documents would be taken for others: rm {prefix}.hash.npy",
 }
 _REPAIR = {
+    "shifted": "end each document where its end stands",
     "truncated-bin": "keep the complete documents",
     "trailing-bytes": "keep what the index counts",
     "document-indices": "make each sequence a document",
@@ -70,7 +75,7 @@ def block(report: Report) -> str:
             more = f" ({_ORIGIN[report.eod_from]})" if key == "eod" and report.eod_from else ""
             lines.append(f"  {label:22} {value:,}{more}" if isinstance(value, int) else f"  {label:22} {value}")
     for finding in report.findings:
-        lines += [f"  {finding.kind}: {finding.what}", f"    to do: {what_to_do(report, finding)}"]
+        lines += [_wrapped(f"{finding.kind}: {finding.what}"), f"    to do: {what_to_do(report, finding)}"]
     return "\n".join(lines)
 
 
@@ -95,14 +100,22 @@ def repaired(report: Report, target: Path) -> str:
         kind = "the same data under a second name"
     text = (
         f"  repaired: {target}.idx, {opened.n_documents:,} documents and {opened.n_tokens:,} tokens; "
-        f"{binary.name} is {kind}. The originals are as they were"
+        f"{binary.name} is {kind}"
     )
-    return text + (f". {report.fix.left_out:,} documents are left out" if report.fix.left_out else "")
+    left_out = f"{report.fix.left_out:,} documents are left out; " if report.fix.left_out else ""
+    return f"{text}\n    {left_out}the originals are as they were"
 
 
 def as_json(report: Report, target: Path | None) -> str:
     """One line of JSON; `repaired` is the prefix that a repair wrote."""
     return json.dumps({**as_data(report), "repaired": str(target) if target else None}, ensure_ascii=False)
+
+
+def _wrapped(text: str) -> str:
+    """A sentence in lines that fit a terminal; paths and numbers stay whole, so that they can be pasted."""
+    return textwrap.fill(
+        text, _WIDTH, initial_indent="  ", subsequent_indent="    ", break_long_words=False, break_on_hyphens=False
+    )
 
 
 def _verdict(report: Report) -> str:
