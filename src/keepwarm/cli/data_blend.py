@@ -63,7 +63,7 @@ def blend(
     if as_json:
         print(json_text.dumps(found, ensure_ascii=False))
         return 0
-    print("\n".join(lines(found)))
+    print("\n".join(lines(found, capped=cap is not None)))
     if said := list(lowered(asked_of_all, rows)):
         print("\nto stay within --max-epochs:\n  " + "\n  ".join(said))
     return 0

@@ -33,7 +33,7 @@ def facts(rows: Sequence[FedFile], asked_tokens: int, sequence_length: int, orde
     }
 
 
-def lines(found: dict[str, Any]) -> Iterator[str]:
+def lines(found: dict[str, Any], *, capped: bool) -> Iterator[str]:
     """`facts` for a terminal: corpora, then the files that are read most often."""
     yield (
         f"{found['asked_tokens']:,} tokens = {found['samples']:,} samples of {found['sequence_length']:,}, "
@@ -51,8 +51,8 @@ def lines(found: dict[str, Any]) -> Iterator[str]:
         yield ""
         are = "file is" if len(often) == 1 else "files are"
         yield (
-            f"{len(often):,} of {len(files):,} {are} read more than once, {often[0]['file']} {often[0]['epochs']:.2f} "
-            "times; a cap: --max-epochs 4"
+            f"{len(often):,} of {len(files):,} {are} read more than once, {often[0]['file']} {often[0]['epochs']:.2f} times"
+            + ("" if capped else "; a cap: --max-epochs 4")
         )
 
 
