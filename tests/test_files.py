@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -74,6 +76,29 @@ def test_a_run_folder_has_one_owner(tmp_path):
         assert other.returncode != 0
         assert f"another keepwarm works in this run folder (process {os.getpid()})" in other.stderr
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_an_owned_file_that_was_removed_is_not_taken_for_the_new_one(tmp_path, monkeypatch):
+    first = files.owned(tmp_path / "f")
+    with pytest.raises(BlockingIOError):
+        files.owned(tmp_path / "f")
+    lock = fcntl.flock
+
+    def after_its_owner_ended(file, how):
+        if not first.closed:
+            (tmp_path / "f").unlink()
+            first.close()
+        lock(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", after_its_owner_ended)
+    with files.owned(tmp_path / "f") as second:
+        second.write(b"second")
+    assert (tmp_path / "f").read_bytes() == b"second"
+
+
+def test_a_folder_that_can_not_be_made():
+    with pytest.raises(KeepwarmError, match="/proc/x/f: there is no such folder, and none can be made"):
+        files.write_text(Path("/proc/x/f"), "one")
 
 
 def test_json_refuses_nan(tmp_path):

@@ -14,7 +14,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from keepwarm.errors import KeepwarmError
 
@@ -26,6 +26,9 @@ _DISK_REASONS = {
     errno.EACCES: ("permission denied", "choose a folder that you may write, or mend its permissions"),
     errno.EPERM: ("not permitted", "choose a folder that you may write, or mend its permissions"),
     errno.EFBIG: ("the file size limit is reached (ulimit -f)", "raise the limit, or choose another disk"),
+    errno.ENOENT: ("there is no such folder, and none can be made", "choose another folder"),
+    errno.ENOLCK: ("the file system can't lock files", "choose a folder on another disk"),
+    errno.ENOSYS: ("the file system can't lock files", "choose a folder on another disk"),
     errno.ENOTDIR: ("a part of the path is a file, not a folder", "choose another folder"),
 }
 
@@ -130,25 +133,40 @@ def sha256_json(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
+def owned(path: Path) -> IO[bytes]:
+    """A file, made if missing, open for appending and held with flock until it is closed, or its owner dies somehow.
+
+    Raises BlockingIOError if another has it. An owner who removes the file must do so before closing it.
+    """
+    while True:
+        file = open(path, "ab", buffering=1 << 20)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if path.exists() and os.path.samestat(path.stat(), os.fstat(file.fileno())):
+                return file
+        except BaseException:
+            file.close()
+            raise
+        file.close()  # its owner removed it after it was opened here
+
+
 @contextlib.contextmanager
 def run_lock(folder: Path) -> Iterator[None]:
     """One owner for a run folder: `folder/.lock` held with flock, freed by the kernel however the owner dies."""
     folder = Path(folder)
     with explained(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        file = open(folder / ".lock", "a+")
-    with file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            file = owned(folder / ".lock")
         except BlockingIOError:
-            file.seek(0)
-            owner = file.read().strip() or "unknown"
+            owner = (folder / ".lock").read_text(encoding="utf-8").strip() or "unknown"
             raise KeepwarmError(
                 f"{folder}: another keepwarm works in this run folder (process {owner})",
                 "two writers would mix their checkpoints and metrics",
                 f"wait for it, or stop it: kill {owner}",
             ) from None
+    with file:
         file.truncate(0)
-        file.write(f"{os.getpid()}\n")
+        file.write(f"{os.getpid()}\n".encode())
         file.flush()
         yield

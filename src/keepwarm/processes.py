@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import multiprocessing
+import os
 import signal
 import sys
 import threading
@@ -16,6 +18,9 @@ def die_with_owner() -> None:
     """Let the kernel kill this process when the one that started it ends, however it ends (Linux)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        owner = multiprocessing.parent_process()
+        if owner is not None and os.getppid() != owner.pid:  # it ended before the kernel was asked
+            os.kill(os.getpid(), signal.SIGKILL)
 
 
 @contextlib.contextmanager

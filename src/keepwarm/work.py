@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -103,6 +103,7 @@ def resolved(context: Run) -> dict[str, Any]:
                 "sources": [{"id": s.id, "name": s.name, "tokens": s.tokens} for s in corpus.sources],
                 "holdout_tokens": corpus.holdout_tokens,
                 "holdout_text_bytes": corpus.holdout_text_bytes,
+                "left_out": asdict(corpus.left_out),
             }
             for name, corpus in context.prepared.corpora.items()
         },
@@ -185,6 +186,7 @@ def _fed(attempt: Attempt, feed: Feed) -> list[Mapping[str, Any]]:
         {
             "source": row.name, "corpus": roles[row.source_id].corpus, "role": roles[row.source_id].role,
             "asked_tokens": float(row.asked_tokens), "fed_tokens": row.fed_tokens,
+            "repeated_tokens": row.repeated_samples * attempt.sequence_length,
             "epochs_before": float(row.epochs_before), "epochs_after": float(row.epochs_after),
         }
         for row in rows if row.source_id in roles

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
+from keepwarm.corpora import documents
 from keepwarm.corpora.documents import iter_documents, parts, read_slice, text_files
 from keepwarm.errors import DataError
 
@@ -57,13 +58,15 @@ def test_places_and_order(files):
         ("x.jsonl.zst", b"not zstd", "truncated or damaged"),
         ("x.parquet", b"not parquet", "truncated or damaged"),
         ("x.csv", b"a,b", "unknown kind of file"),
+        ("x.jsonl", b'{"text": 5}\n', "x.jsonl:1: no string under the key 'text' (found: text: 5)"),
+        ("x.jsonl", b"[" * 100_000, "x.jsonl:1: not JSON (nested too deeply)"),
     ],
 )  # fmt: skip
 def test_refusals(files, name, content, said):
     (files / name).write_bytes(content)
     with pytest.raises(DataError) as refused:
         list(iter_documents([name]))
-    assert said in refused.value.what
+    assert said in refused.value.what and "\n" not in refused.value.what
 
 
 def test_a_truncated_zst_is_refused(files):
@@ -73,6 +76,31 @@ def test_a_truncated_zst_is_refused(files):
         list(iter_documents(["x.jsonl.zst"]))
 
 
+def blocks_of_text():
+    """40,000 lines of text and their .zst: frames of blocks, each of which is whole after a flush."""
+    lines = [json.dumps({"text": f"document {i}"}).encode() + b"\n" for i in range(40_000)]
+    packer = zstandard.ZstdCompressor().compressobj()
+    half = packer.compress(b"".join(lines[:20_000])) + packer.flush(zstandard.COMPRESSOBJ_FLUSH_BLOCK)
+    return half, half + packer.compress(b"".join(lines[20_000:])) + packer.flush()
+
+
+@pytest.mark.parametrize("name", ["cut.jsonl.zst", "cut.txt.zst"])
+def test_a_zst_that_ends_between_two_blocks_is_refused(files, name):
+    half, whole = blocks_of_text()
+    for cut in (b"", whole[:6], half, whole[:-1], whole + half):
+        (files / name).write_bytes(cut)
+        with pytest.raises(DataError, match="truncated or damaged \\(it ends inside a frame\\)"):
+            list(iter_documents([name]))
+
+
+def test_a_zst_of_several_frames(files):
+    skippable = b"\x50\x2a\x4d\x18\x04\x00\x00\x00abcd"  # what pzstd writes between frames
+    one = (files / "a.jsonl.zst").read_bytes()
+    (files / "b.jsonl.zst").write_bytes(one + skippable + blocks_of_text()[1] + one)
+    texts = [text for text, _ in iter_documents(["b.jsonl.zst"])]
+    assert texts == [*TEXTS, *(f"document {i}" for i in range(40_000)), *TEXTS]
+
+
 def test_parquet_without_text(files):
     pq.write_table(pa.table({"body": TEXTS}), files / "b.parquet")
     with pytest.raises(DataError, match="no column 'text'"):
@@ -80,6 +108,26 @@ def test_parquet_without_text(files):
     pq.write_table(pa.table({"text": ["a", None]}), files / "c.parquet")
     with pytest.raises(DataError, match="row 2 has no text"):
         list(iter_documents(["c.parquet"]))
+
+
+@pytest.mark.parametrize("place", [4, 200, 2000])
+@pytest.mark.parametrize("compression", ["none", "zstd"])
+def test_a_damaged_page_of_parquet(files, compression, place):
+    texts = [f"document {i} " + "x" * 50 for i in range(5000)]
+    pq.write_table(pa.table({"text": texts}), "d.parquet", compression=compression, use_dictionary=False)
+    data = bytearray(Path("d.parquet").read_bytes())
+    data[place : place + 16] = b"\xff" * 16
+    Path("d.parquet").write_bytes(data)
+    with pytest.raises(DataError, match="d.parquet: truncated or damaged"):
+        list(iter_documents(["d.parquet"]))
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.zst", "a.parquet"])
+def test_a_file_that_is_removed_while_it_is_read(files, name):
+    with pytest.raises(DataError, match=f"{name}: was removed while it was read"):
+        for part in parts(text_files([name])):
+            (files / name).unlink()
+            list(read_slice(part[0]))
 
 
 def test_a_pattern_that_matches_nothing(files):
@@ -120,3 +168,34 @@ def test_half_a_surrogate_pair_is_refused(tmp_path, monkeypatch):
     Path("a.jsonl").write_text('{"text": "a\\ud800b"}\n')
     with pytest.raises(DataError, match="a.jsonl:1: holds half of a surrogate pair"):
         list(iter_documents(["a.jsonl"]))
+
+
+def test_dividing_looks_at_each_file_a_few_times_however_many_there_are(tmp_path, monkeypatch):
+    class Counted:
+        looked = 0
+
+        @property
+        def input_bytes(self):
+            Counted.looked += 1
+            return 1
+
+    (tmp_path / "a.txt").write_text("x" * 5000)
+    monkeypatch.setattr(documents, "_slices", lambda path, target: [Counted() for _ in range(5000)])
+    assert [len(part) for part in parts([tmp_path / "a.txt"], 2000)] == [2000, 2000, 1000]
+    assert Counted.looked < 3 * 5000
+
+
+@pytest.mark.parametrize("pattern", ["a[1].jsonl", "a[[]1].jsonl", "a?1?.jsonl"])
+def test_a_name_with_brackets(tmp_path, monkeypatch, pattern):
+    monkeypatch.chdir(tmp_path)
+    Path("a[1].jsonl").write_text('{"text": "brackets"}\n')
+    Path("a1.jsonl").write_text('{"text": "none"}\n')
+    assert list(iter_documents([pattern])) == [("brackets", "a[1].jsonl:1")]
+    Path("a[1].jsonl").unlink()
+    assert [path.name for path in text_files(["a[1].jsonl"])] == ["a1.jsonl"]
+
+
+def test_a_folder_is_no_text(tmp_path):
+    with pytest.raises(DataError, match="a folder") as refused:
+        text_files([f"{tmp_path}/"])
+    assert refused.value.fix == f"name its files: {tmp_path}/*.jsonl"

@@ -12,7 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keepwarm.corpora.exclusions import (
+    by_file,
+    excluded_spans,
     exclusions_of,
+    file_of,
     joined,
     of_documents,
     read_exclusions,
@@ -21,7 +24,7 @@ from keepwarm.corpora.exclusions import (
     subtract,
     write_exclusions,
 )
-from keepwarm.corpora.indexed import IndexedWriter, open_indexed
+from keepwarm.corpora.indexed import IndexedWriter, open_indexed, source_id
 from keepwarm.errors import DataError, KeepwarmError
 
 
@@ -91,6 +94,7 @@ def test_spans_are_sorted_and_joined(made, text, wanted):
         ("data/x tokens -1:4\n", "list.exclude:1: -1 is negative"),
         ("data/x tokens 4:4\n", "list.exclude:1: the span 4:4 is empty"),
         ("data/x tokens 4:3\n", "list.exclude:1: the span 4:3 is empty"),
+        ("data/x content 12\n", "list.exclude:1: '12' is not 16 hex digits"),
     ],
 )
 def test_a_line_that_cannot_be_understood_is_named(made, text, said):
@@ -128,8 +132,39 @@ def test_what_lies_beyond_the_file_is_named(made, text, said):
 def test_a_line_about_no_file_of_the_corpus_is_refused(made):
     found = read_exclusions(listing(made, "data/x document 0\ndata/y document 0\n"))
     refuse_foreign(found[:1], [made])
-    with pytest.raises(DataError, match="list.exclude:2: data/y is no file of this corpus"):
+    with pytest.raises(DataError, match="list.exclude:2: data/y is no file of this plan"):
         refuse_foreign(found, [made])
+
+
+def test_names_are_suggested_from_the_list_s_own_folder(made):
+    (made.parent.parent / "lists").mkdir()
+    path = made.parent.parent / "lists" / "l"
+    path.write_text("../data/deep/y document 0\n")
+    with pytest.raises(DataError, match="name one of: ../data/x$"):
+        refuse_foreign(read_exclusions(path), [made])
+
+
+def test_a_list_made_for_other_content_is_refused(made):
+    lines = f"data/x document 1\ndata/x content {source_id(made)}\n"
+    assert spans(made, lines) == [[3, 5]]
+    with pytest.raises(DataError) as refused:
+        spans(made, "data/x document 1\ndata/x content 0123456789abcdef\n")
+    assert "list.exclude:2: the list was made for the content 0123456789abcdef of data/x, " in refused.value.what
+    assert f"now it holds {source_id(made)}" in refused.value.what
+
+
+def test_a_name_may_stand_for_a_token_file(made):
+    found = read_exclusions(listing(made, "d0 document 0\ndata/x document 1\n"), {"d0": made})
+    assert exclusions_of(made, found, open_indexed(made)).tolist() == [[0, 5]]
+    assert list(by_file(found)) == [file_of(made)]
+
+
+def test_the_disk_is_asked_once_for_each_file_of_a_list(made, monkeypatch):
+    asked, ask = [], os.path.realpath
+    monkeypatch.setattr(os.path, "realpath", lambda path, **more: asked.append(path) or ask(path, **more))
+    found = read_exclusions(listing(made, "data/x document 1\ndata/y tokens 0:1\n" * 500))
+    assert excluded_spans(made, by_file(found)).tolist() == [[3, 5]]
+    assert len(asked) < 10
 
 
 def test_a_written_list_reads_back(made, tmp_path, monkeypatch):
@@ -139,7 +174,8 @@ def test_a_written_list_reads_back(made, tmp_path, monkeypatch):
     write_exclusions(path, wanted, why="because\nof this")
     assert path.read_text() == (
         "# Left out of training when it is read. In a plan: corpora: {NAME: {..., exclude: FILE}}\n"
-        f"# because\n# of this\n../data/x document 2\n../data/x document 0\n{made} document 1\n"
+        f"# because\n# of this\n../data/x content {source_id(made)}\n../data/x document 2\n../data/x document 0\n"
+        f"{made} content {source_id(made)}\n{made} document 1\n"
     )
     assert exclusions_of(made, read_exclusions(path), open_indexed(made)).tolist() == [[0, 9]]
     tokens = read_exclusions(listing(made, "data/x tokens 1:2\n"))

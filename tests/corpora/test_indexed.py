@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import struct
@@ -109,6 +110,98 @@ def test_a_killed_writer_leaves_nothing_that_looks_whole(tmp_path):
     with IndexedWriter(tmp_path / "x", "u2") as writer:
         writer.add(np.array([1]))
     assert sorted(os.listdir(tmp_path)) == ["x.bin", "x.idx"]
+
+
+KILLED = """
+import os, signal, sys
+import numpy as np
+from keepwarm import files
+from keepwarm.corpora import names
+from keepwarm.corpora.indexed import IndexedWriter, Sidecar
+write = files.write_bytes
+
+def killed(path, *given, **named):
+    if str(path).endswith(sys.argv[2]):
+        os.kill(os.getpid(), signal.SIGKILL)
+    write(path, *given, **named)
+
+files.write_bytes = killed
+with IndexedWriter(sys.argv[1], "u2") as writer:
+    writer.add(np.arange(1000))
+    writer.hashes = np.zeros(1, np.uint64)
+    writer.sidecar = Sidecar(tokenizer_sha256="", vocab_size=9, eod=0, documents=1, tokens=1000, text_bytes=1, content_id="")
+"""
+
+
+@pytest.fixture(params=[".meta.json", ".hash.npy", ".idx"])
+def killed(request, tmp_path):
+    """The prefix of a writer that was killed after it had named `.bin`, before it wrote one of the others."""
+    assert subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / "x"), request.param]).returncode == -9
+    assert (tmp_path / "x.bin").exists() and not (tmp_path / "x.idx").exists()
+    return tmp_path / "x"
+
+
+def test_what_a_killed_writer_named_is_cleared_by_the_next(killed):
+    with IndexedWriter(killed, "u2") as writer:
+        writer.add(np.array([1]))
+    assert sorted(os.listdir(killed.parent)) == ["x.bin", "x.idx"]
+    assert open_indexed(killed).document(0).tolist() == [1]
+
+
+def test_somebodys_bin_is_no_killed_writers(killed):
+    content = Path(f"{killed}.bin").read_bytes()
+    Path(f"{killed}.bin").unlink()
+    Path(f"{killed}.bin").write_bytes(content)
+    with pytest.raises(DataError, match="x.bin: exists already") as refused:
+        IndexedWriter(killed, "u2")
+    assert refused.value.fix == f"--output {killed}-2"
+    assert Path(f"{killed}.bin").read_bytes() == content
+
+
+def test_a_pair_that_was_whole_before_the_kill_stays(tmp_path):
+    with IndexedWriter(tmp_path / "x", "u2") as writer:
+        writer.add(np.array([1]))
+    os.link(tmp_path / "x.bin", tmp_path / "x.bin.partial")
+    with pytest.raises(DataError, match="exists already"):
+        IndexedWriter(tmp_path / "x", "u2")
+    assert open_indexed(tmp_path / "x").document(0).tolist() == [1]
+
+
+def test_of_two_writers_the_second_is_refused(tmp_path):
+    with IndexedWriter(tmp_path / "x", "u2") as writer:
+        writer.add(np.array([1]))
+        with pytest.raises(DataError, match="x.bin: another keepwarm is writing it"):
+            IndexedWriter(tmp_path / "x.bin", "u2")
+    assert sorted(os.listdir(tmp_path)) == ["x.bin", "x.idx"]
+
+
+@pytest.mark.parametrize("suffix", [".bin", ".idx", ".meta.json", ".hash.npy"])
+def test_a_name_that_was_taken_meanwhile_is_not_overwritten(tmp_path, suffix):
+    with pytest.raises(DataError, match=f"x{suffix}: exists already"), IndexedWriter(tmp_path / "x", "u2") as writer:
+        writer.add(np.array([1]))
+        (tmp_path / f"x{suffix}").write_bytes(b"mine")
+    assert os.listdir(tmp_path) == [f"x{suffix}"]
+    assert (tmp_path / f"x{suffix}").read_bytes() == b"mine"
+
+
+def test_a_file_system_without_links(tmp_path, monkeypatch):
+    def no_links(*_):
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", no_links)
+    with IndexedWriter(tmp_path / "x", "u2") as writer:
+        writer.add(np.array([1]))
+    assert sorted(os.listdir(tmp_path)) == ["x.bin", "x.idx"]
+    monkeypatch.setattr("keepwarm.files.write_bytes", no_links)
+    with pytest.raises(PermissionError), IndexedWriter(tmp_path / "y", "u2"):
+        pass
+    assert sorted(os.listdir(tmp_path)) == ["x.bin", "x.idx"]
+
+
+def test_a_length_that_the_index_can_not_hold_is_refused():
+    index_bytes(np.dtype("u1"), [5, 2**31 - 1], [0, 1, 2])
+    with pytest.raises(DataError, match="sequence 1 has 2,147,483,653 tokens"):
+        index_bytes(np.dtype("u1"), [5, 2**31 + 5], [0, 1, 2])
 
 
 @pytest.fixture

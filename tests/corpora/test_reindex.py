@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from keepwarm import files
 from keepwarm.cli.main import main
 from keepwarm.corpora import reindex
 from keepwarm.corpora.identity import hash_path
@@ -281,6 +282,105 @@ def test_a_name_that_is_taken(two, tmp_path, suffix):
     with pytest.raises(DataError, match=f"out-00001{suffix}: exists already"):
         split(two[0], 2, tmp_path / "out")
     assert sorted(os.listdir(tmp_path)) == before
+
+
+@pytest.mark.parametrize("output", ["a", "b.bin", "./a", "../{folder}/b.idx"])
+def test_merging_into_one_of_the_files(two, tmp_path, monkeypatch, output):
+    monkeypatch.chdir(tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(DataError, match="is one of the files to merge") as refused:
+        merge(two, output.format(folder=tmp_path.name))
+    assert refused.value.fix.startswith("--output ") and refused.value.fix.endswith(("a-merged", "b-merged"))
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_another_name_is_suggested_for_one_that_is_taken(two, tmp_path):
+    (tmp_path / "out-00001.bin").touch()
+    with pytest.raises(DataError) as refused:
+        split(two[0], 2, tmp_path / "out")
+    assert refused.value.fix == f"--output {tmp_path / 'out'}-2"
+
+
+@pytest.mark.parametrize("output", ["", ".", "..", "/"])
+def test_an_output_that_names_no_file(two, tmp_path, monkeypatch, output):
+    monkeypatch.chdir(tmp_path)
+    before = sorted(os.listdir(tmp_path))
+    for work in (lambda: merge(two, Path(output)), lambda: split(two[0], 2, Path(output))):
+        with pytest.raises(DataError, match="names no file"):
+            work()
+    assert sorted(os.listdir(tmp_path)) == before
+
+
+def test_of_two_merges_into_one_output_the_second_leaves_the_first_alone(two, tmp_path):
+    refused = []
+
+    def second(*_):
+        if not refused:
+            with pytest.raises(DataError, match="out.bin: another keepwarm is writing it") as error:
+                merge(two, tmp_path / "out")
+            refused.append(error)
+
+    merge(two, tmp_path / "out", progress=second)
+    assert refused and documents_of(tmp_path / "out") == [[1, 0], [2, 0], [3, 0]]
+
+
+@pytest.fixture
+def begun(tmp_path):
+    """A file with hashes, and the first of the three parts that a killed split had written of it."""
+    made = write(tmp_path / "x", [[[1, 2]], [[3], [4]], [[5, 6]]])
+    np.save(hash_path(made), np.array([11, 12, 13], np.uint64))
+    split(made, 3, tmp_path / "s")
+    for path in [*tmp_path.glob("s-00001*"), *tmp_path.glob("s-00002*")]:
+        path.unlink()
+    os.link(tmp_path / "s-00000.bin", tmp_path / "s-00001.bin")
+    os.link(tmp_path / "s-00000.bin", tmp_path / "s-00001.bin.partial")  # named, then killed
+    return made
+
+
+def test_a_killed_split_goes_on(begun, tmp_path):
+    before = os.stat(tmp_path / "s-00000.bin")
+    told = []
+    made = split(begun, 3, tmp_path / "s", progress=lambda done, total: told.append((done, total)))
+    assert [(one.documents, one.tokens) for one in made] == [(1, 2)] * 3
+    assert lengths(one.prefix for one in made) == [[2]] * 3
+    assert [np.load(hash_path(one.prefix)).tolist() for one in made] == [[11], [12], [13]]
+    assert os.path.samestat(before, os.stat(tmp_path / "s-00000.bin"))
+    assert sum(done for done, _ in told) == 12 and {total for _, total in told} == {12}
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("s-00000.bin", lambda data: data[:-1] + b"\x7f"),
+        ("s-00000.bin", lambda data: data + b"\0\0"),
+        ("s-00000.idx", lambda data: data[:-1] + b"\x7f"),
+        ("s-00000.hash.npy", lambda data: data[:-1] + b"\x7f"),
+        ("s-00000.hash.npy", None),
+        ("s-00000.meta.json", lambda data: b"{}"),
+    ],
+)
+def test_a_part_that_is_other_than_the_split_would_write_is_refused(begun, tmp_path, name, change):
+    path = tmp_path / name
+    if change is None:
+        path.unlink()
+    else:
+        path.write_bytes(change(path.read_bytes() if path.exists() else b""))
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(DataError, match="s-00000.bin: exists already"):
+        split(begun, 3, tmp_path / "s")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_split_that_fails_leaves_the_parts_of_another_alone(begun, tmp_path):
+    (tmp_path / "s-00001.bin").unlink()
+    with files.owned(tmp_path / "s-00001.bin.partial"), pytest.raises(DataError, match="s-00001.bin: another keepwarm"):
+        split(begun, 3, tmp_path / "s")
+    assert documents_of(tmp_path / "s-00000") == [[1, 2]]
+
+
+def test_a_file_without_documents_is_not_split(tmp_path, unchanged):
+    with pytest.raises(DataError, match="a: has no documents"):
+        split(write(tmp_path / "a", []), 1, tmp_path / "out")
 
 
 @pytest.mark.parametrize("parts", [0, -1, 3])

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 
 import numpy as np
 import pytest
 
 from keepwarm.cli.main import main
+from keepwarm.corpora import parts, tokenize
 from keepwarm.corpora.duplicates import found_in
 from keepwarm.corpora.holdout import FEWEST_DOCUMENTS, FEWEST_PIECES, kept_spans, split_holdout, texts_for_tokenizer
 from keepwarm.corpora.identity import document_hashes, document_spans
@@ -85,19 +87,86 @@ def test_nothing_is_left_behind_when_it_fails(tokenizer, tmp_path):
 def test_an_empty_corpus_is_refused(tokenizer, tmp_path):
     with pytest.raises(DataError, match="holds no text"):
         tokenize_corpus(lines(tmp_path / "t.jsonl", ["", ""]), tokenizer, tmp_path / "out", seed=0)
+    assert os.listdir(tmp_path) == ["t.jsonl"]
+
+
+@pytest.mark.parametrize("output", ["", ".", "./", "..", "/"])
+def test_an_output_that_names_no_file(tokenizer, tmp_path, monkeypatch, capsys, output):
+    monkeypatch.chdir(tmp_path)
+    lines(tmp_path / "t.jsonl", ["a"])
+    assert main(["tokenize", "t.jsonl", "--tokenizer", str(tokenizer.path), "--output", output]) == 2
+    assert "names no file\n  why: token files are called PREFIX.bin" in capsys.readouterr().err
+    assert os.listdir(tmp_path) == ["t.jsonl"]
+
+
+def test_a_folder_that_can_not_be_made(tokenizer, tmp_path, capsys):
+    words = [*lines(tmp_path / "t.jsonl", ["a"]), "--tokenizer", str(tokenizer.path), "--output", "/proc/x"]
+    assert main(["tokenize", *words]) == 2
+    assert "there is no such folder, and none can be made\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("change", ["appended", "removed", "touched"])
+def test_text_that_changes_meanwhile_is_refused(tokenizer, tmp_path, monkeypatch, change):
+    source, shuffle = tmp_path / "t.jsonl", tokenize.write_shuffled
+
+    def meanwhile(*given):
+        shuffle(*given)
+        match change:
+            case "appended":
+                source.write_text(source.read_text() + '{"text": "one more"}\n')
+            case "removed":
+                source.unlink()
+            case "touched":
+                os.utime(source)
+
+    monkeypatch.setattr(tokenize, "write_shuffled", meanwhile)
+    with pytest.raises(
+        DataError, match="t.jsonl: was removed while" if change == "removed" else "t.jsonl: changed while"
+    ):
+        tokenize_corpus(lines(source, ["one", "two"]), tokenizer, tmp_path / "out", seed=0)
+    assert not list(tmp_path.glob("out.[!p]*"))
+    monkeypatch.undo()
+    if change == "removed":
+        lines(source, ["one"])
+    made = tokenize_corpus([str(source)], tokenizer, tmp_path / "out", seed=0)
+    assert made.documents == {"appended": 3, "removed": 1, "touched": 2}[change]
+
+
+def test_text_that_changes_before_it_is_encoded_is_refused(tokenizer, tmp_path, monkeypatch):
+    source, encode = tmp_path / "t.jsonl", parts.encode_part
+
+    def appended(part, *rest):
+        source.write_text(source.read_text() + '{"text": "one more"}\n')
+        encode(part, *rest)
+
+    monkeypatch.setattr(parts, "encode_part", appended)
+    with pytest.raises(DataError, match="t.jsonl: changed while it was tokenized"):
+        tokenize_corpus(lines(source, ["one", "two"]), tokenizer, tmp_path / "out", seed=0, workers=1)
+    assert not list(tmp_path.glob("out.[!p]*"))
 
 
 def test_a_tokenizer_that_does_not_say_its_document_end(tokenizer, tmp_path):
-    content = json.loads(tokenizer.path.read_text())
-    content["added_tokens"] = []
-    del content["model"]["vocab"]["<|endoftext|>"]
-    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
-    with pytest.raises(PlanError, match="does not say which token ends a document"):
+    (tmp_path / "tokenizer.json").write_text(tokenizer.path.read_text().replace("<|endoftext|>", "<fin>"))
+    with pytest.raises(PlanError, match="does not say which token ends a document") as refused:
         load_tokenizer(tmp_path)
+    assert refused.value.fix == "--eod TOKEN, in a plan tokenizer: {eod: TOKEN}, with one of its special tokens: <fin>"
     with pytest.raises(PlanError, match="has no token '<eos>'"):
         load_tokenizer(tokenizer.path, "<eos>")
-    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"eos_token": {"content": "a"}}))
-    assert load_tokenizer(tmp_path).eod_token == "a"
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"eos_token": {"content": "<fin>"}}))
+    assert load_tokenizer(tmp_path).eod_token == "<fin>"
+
+
+def test_a_document_end_that_text_can_spell_is_refused(tokenizer, tmp_path):
+    content = json.loads(tokenizer.path.read_text())
+    added = {**content["added_tokens"][0], "id": 500, "content": "<end>", "special": False}
+    content["added_tokens"].append(added)
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+    for token in (".", "<end>"):
+        with pytest.raises(PlanError, match=re.escape(f"does not say that '{token}' is a special token")):
+            load_tokenizer(tmp_path, token)
+    content["added_tokens"][-1] = {**added, "special": True}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+    assert load_tokenizer(tmp_path, "<end>").eod_id == 500
 
 
 def test_what_is_no_tokenizer(tmp_path):
@@ -144,9 +213,8 @@ def test_held_out_documents_never_reach_a_training_window(corpus, tokenizer):
     source = Source("prose", "0" * 16, corpus, kept)
     expected = np.concatenate([opened.document(i) for i in range(opened.n_documents) if i not in excluded])
     assert source.tokens == len(expected)
-    reader, windows = WindowReader([source], 32), np.empty((source.windows(32), 33), dtype=np.int64)
-    for number, window in enumerate(windows):
-        reader.read_into(0, number, window)
+    reader, windows = WindowReader([source], 32), np.empty((source.windows(32), 33), dtype=np.int32)
+    reader.read(np.zeros(len(windows), np.int64), np.arange(len(windows)), windows)
     reader.close()
     stream = np.concatenate([window[:-1] for window in windows])
     assert (stream == expected[: len(stream)]).all()

@@ -126,7 +126,7 @@ def test_all_errors_are_told_at_once(load):
         ("allow: []", "ramp: 0", "a ramp of 0 does not end"),
         ("control: no-replay", "control: nothing", "is not a control arm"),
         ("backend: native", "backend: megatron", "the megatron backend is not there yet"),
-        ("policy: proportional", "policy: newest-heavy", "newest-heavy is not there yet"),
+        ("policy: proportional", "storage: reference", "reference is not there yet"),
         ("tolerance: 0.3 nats", "tolerance: 0.3", "is not a tolerance such as 0.3 nats or 5%"),
         ("tolerance: 0.3 nats", "tolerance: {d7: 1%}", "no corpus is named 'd7'"),
         ("holdout: {tokens: 12k}", "holdout: {tokens: 4k}", "fewer than 32 windows; needed: 4,096"),

@@ -48,7 +48,20 @@ def test_show(scored, capsys):
     assert main(["buffer", "show", str(scored / "plan.yaml"), "--samples", "1"]) == 0
     out = capsys.readouterr().out.splitlines()
     assert out[0].startswith("B version 3: ") and " of 4,000 tokens, highest-loss; " in out[0]
-    assert out[2].split() == "stage corpus documents tokens of B stage fed kept of it from".split()
+    assert out[2].split() == [
+        "stage",
+        "corpus",
+        "documents",
+        "tokens",
+        "of",
+        "B",
+        "stage",
+        "fed",
+        "kept",
+        "of",
+        "it",
+        "from",
+    ]
     assert [line.split()[:2] for line in out[3:6]] == [["stage2", "d1"], ["stage3", "d2"], ["stage4", "d3"]]
     assert len({line.index(" d") for line in out[3:6]}) == 1
     assert [line for line in out if line.startswith("stage") and line.endswith(":")] == [

@@ -9,6 +9,9 @@ import sys
 import pytest
 
 from keepwarm.cli.main import main
+from keepwarm.corpora.prepare import prepare
+from keepwarm.plan.load import load_plan
+from keepwarm.work import Run, resolved
 
 
 def test_plan_in_numbers(workplace, capsys):
@@ -38,6 +41,30 @@ def test_plan_for_people(workplace, capsys):
     said = capsys.readouterr().out
     assert "~" in said and "hours at 1,000 tokens/s" in said and "learning rate by optimizer step" in said
     assert not (workplace / "run").exists()
+
+
+def test_plan_says_what_is_left_out_once_the_run_has_decided_it(workplace, edit_plan, capsys):
+    (workplace / "l").write_text("d0 document 3\n")
+    edit_plan(("{text: text/prose.jsonl}", "{text: text/prose.jsonl, exclude: l}"))
+    assert main(["plan", "plan.yaml", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["corpora"]["d0"]["left_out"] is None
+    plan = load_plan("plan.yaml")
+    context = Run(plan, "", workplace / "run", prepare(plan, lambda text: None), None)
+    (workplace / "run/resolved.json").write_text(json.dumps(resolved(context)))
+    assert main(["plan", "plan.yaml", "--json"]) == 0
+    left_out = json.loads(capsys.readouterr().out)["corpora"]["d0"]["left_out"]
+    assert left_out["excluded_documents"] == 1 and left_out["exclude"] == str(workplace / "l")
+    assert main(["plan", "plan.yaml"]) == 0
+    tokens = f"{left_out['excluded_tokens']:,} tokens excluded by {workplace / 'l'}, "
+    said = capsys.readouterr().out
+    assert f"d0: 1 documents / {tokens}{left_out['held_out_documents']} held out, " in said
+    assert f"d1: {context.prepared.corpora['d1'].left_out.held_out_documents} documents held out, " in said
+
+
+def test_plan_refuses_an_exclusion_list_that_is_not_there(workplace, edit_plan, capsys):
+    edit_plan(("{text: text/prose.jsonl}", "{text: text/prose.jsonl, exclude: nowhere}"))
+    assert main(["plan", "plan.yaml"]) == 2
+    assert "nowhere: no such file or directory" in capsys.readouterr().err
 
 
 def test_plan_of_an_automatic_shift_says_what_decides(edit_plan, workplace, capsys):

@@ -17,9 +17,10 @@ def verify(
 ) -> int:
     """Say all that is wrong with token files, and what to do. Exits 0 if all is well, 1 if something was found.
 
-    Each .bin is read once. Found are: document ends that the index does not count (the reference tokenizer's
-    --append-eod), truncated files, a wrong dtype, ids out of range, damaged headers, pointers and document boundaries,
-    bytes that belong to no document, and a sidecar or hashes that belong to other content.
+    Each .bin is read once, and again where documents seem to be cut at wrong places. Found are: document ends that the
+    index does not count (the reference tokenizer's --append-eod), documents that are shifted because some are not
+    counted, truncated files, a wrong dtype, ids out of range, damaged headers, pointers and document boundaries, bytes
+    that belong to no document, and a sidecar or hashes that belong to other content.
 
     Parameters
     ----------
@@ -81,6 +82,8 @@ def merge(*prefixes: Path, output: Annotated[Path, Parameter(name=["--output", "
 
 def split(prefix: Path, /, *, parts: int, output: Annotated[Path, Parameter(name=["--output", "-o"])]) -> int:
     """Write the documents of a token file as several, in their order, with token counts as equal as whole documents allow.
+
+    Stopped by a kill, the same command goes on: parts that are there already, byte for byte, are kept.
 
     Parameters
     ----------

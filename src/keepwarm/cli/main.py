@@ -24,7 +24,7 @@ _COMMANDS = {
     "status": "what was tried, what was kept, what comes next",
     "mix": "mix file lists by weight",
     "tokenize": "text to .bin/.idx token files",
-    "data": "token files: look into, verify, merge, split, compare",
+    "data": "token files: show, verify, merge, split, overlap, blend",
     "buffer": "what the replay buffer B holds",
     "lr": "the learning rate, step by step",
     "schema": "the plan file's JSON schema, for editors",

@@ -23,7 +23,7 @@ def tokenize(
     seed
         Of the order of documents.
     eod
-        The token that ends a document, where the tokenizer does not say.
+        The special token that ends a document, where the tokenizer does not say.
     workers
         Processes that encode at a time; by default one for each processor.
     """

@@ -27,6 +27,7 @@ _orjson = importlib.import_module("orjson") if importlib.util.find_spec("orjson"
 KEY = "text"
 PLAIN, LINES, COLUMNS = (".txt",), (".jsonl",), (".parquet",)
 PART_BYTES, MOST_PARTS = 64 << 20, 512
+_PACKED_BYTES = 4096  # decompressed at a time: at most 128 MB of text, of which ordinary text has some 20 kB
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,17 +42,11 @@ class Slice:
 
 
 def text_files(patterns: Sequence[str]) -> list[Path]:
-    """Files that the paths and globs name, sorted, each once; DataError for one that names nothing or a wrong kind."""
-    found: set[Path] = set()
-    for pattern in patterns:
-        matches = {Path(path) for path in glob.glob(pattern, recursive=True) if Path(path).is_file()}
-        if not matches:
-            raise DataError(
-                f"{pattern}: no such file",
-                "there is no text to read",
-                "name a file or glob of .jsonl, .txt or .parquet",
-            )
-        found |= matches
+    """Files that the paths and globs name, sorted, each once; DataError for one that names nothing or a wrong kind.
+
+    A name that a file has is that file, also where it could be read as a glob.
+    """
+    found = {path for pattern in patterns for path in _named(pattern)}
     for path in sorted(found):
         if _kind(path) not in PLAIN + LINES + COLUMNS:
             raise DataError(
@@ -67,17 +62,24 @@ def parts(paths: Sequence[Path], part_bytes: int = PART_BYTES) -> list[tuple[Sli
     target = max(part_bytes, -(-sum(path.stat().st_size for path in paths) // MOST_PARTS))
     found: list[tuple[Slice, ...]] = []
     run: list[Slice] = []
+    in_run = 0
     for piece in (piece for path in paths for piece in _slices(path, target)):
-        if run and sum(each.input_bytes for each in run) + piece.input_bytes > target:
+        if run and in_run + piece.input_bytes > target:
             found.append(tuple(run))
-            run = []
+            run, in_run = [], 0
         run.append(piece)
+        in_run += piece.input_bytes
     return [*found, tuple(run)] if run else found
 
 
 def iter_documents(patterns: Sequence[str]) -> Iterator[tuple[str, str]]:
     """(text, place) of every document; DataError by file:line for what can't be read."""
-    for path in text_files(patterns):
+    return read_files(text_files(patterns))
+
+
+def read_files(paths: Iterable[Path]) -> Iterator[tuple[str, str]]:
+    """(text, place) of the documents of files, in this order; DataError by file:line for what can't be read."""
+    for path in paths:
         size = path.stat().st_size
         yield from read_slice(Slice(path, 0, size, size, True))
 
@@ -85,23 +87,38 @@ def iter_documents(patterns: Sequence[str]) -> Iterator[tuple[str, str]]:
 def read_slice(piece: Slice) -> Iterator[tuple[str, str]]:
     """(text, place) of the documents of a slice; DataError by file:line for what can't be read."""
     path = piece.path
-    if _kind(path) in COLUMNS:
-        yield from _parquet(piece)
-        return
-    with _explained(path), _open(path) as file:
-        if _kind(path) in PLAIN:
-            yield _decoded(file.read(), path, 1), str(path)
-        elif piece.whole:
-            yield from _jsonl(enumerate(file, start=1), path)
-        else:
-            yield from _jsonl_slice(file, piece)
+    with explained(path):
+        if _kind(path) in COLUMNS:
+            yield from _parquet(piece)
+            return
+        with _open(path) as file:
+            if _kind(path) in PLAIN:
+                yield _decoded(file.read(), path, 1), str(path)
+            elif piece.whole:
+                yield from _jsonl(enumerate(file, start=1), path)
+            else:
+                yield from _jsonl_slice(file, piece)
+
+
+def _named(pattern: str) -> list[Path]:
+    literal = Path(pattern)
+    found = [literal] if literal.is_file() else [Path(path) for path in glob.glob(pattern, recursive=True)]
+    matches = [path for path in found if path.is_file()]
+    if not matches and literal.is_dir():
+        raise DataError(f"{pattern}: a folder", "text is read from files", f"name its files: {literal}/*.jsonl")
+    if not matches:
+        raise DataError(
+            f"{pattern}: no such file", "there is no text to read", "name a file or glob of .jsonl, .txt or .parquet"
+        )
+    return matches
 
 
 def _slices(path: Path, target: int) -> Iterator[Slice]:
     size = path.stat().st_size
     count = -(-size // target)
     if count > 1 and _kind(path) in COLUMNS:
-        groups = _open_parquet(path).num_row_groups
+        with explained(path):
+            groups = _open_parquet(path).num_row_groups
         count = min(count, groups)
         for number in range(count):
             yield Slice(path, groups * number // count, groups * (number + 1) // count, size // count, False)
@@ -142,31 +159,76 @@ def _open(path: Path) -> IO[bytes]:
     if path.suffix == ".gz":
         return io.BufferedReader(gzip.GzipFile(path, "rb"))
     if path.suffix == ".zst":
-        zstandard = _library("zstandard", path)
-        stream = zstandard.ZstdDecompressor().stream_reader(open(path, "rb"), closefd=True, read_across_frames=True)
-        return io.BufferedReader(stream, 1 << 20)
+        return io.BufferedReader(_ZstdFile(path), 1 << 20)
     return open(path, "rb")
 
 
+class _ZstdFile(io.RawIOBase):
+    """A .zst of one or more frames. EOFError where it ends inside a frame: zstandard's own reader just stops there."""
+
+    def __init__(self, path: Path) -> None:
+        self._decompressor = _library("zstandard", path).ZstdDecompressor()
+        self._frame = self._decompressor.decompressobj()
+        self._file = open(path, "rb")
+        self._text = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._text and self._more():
+            pass
+        size = min(len(buffer), len(self._text))
+        buffer[:size] = self._text[:size]
+        self._text = self._text[size:]
+        return size
+
+    def _more(self) -> bool:
+        """Decompress a little more; False at the end of the file."""
+        packed = self._frame.unused_data or self._file.read(_PACKED_BYTES)
+        if packed:
+            self._frame = self._decompressor.decompressobj() if self._frame.eof else self._frame
+            self._text = memoryview(self._frame.decompress(packed))
+        elif not self._frame.eof:
+            raise EOFError("it ends inside a frame")
+        return bool(packed)
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
 @contextlib.contextmanager
-def _explained(path: Path) -> Iterator[None]:
+def explained(path: Path) -> Iterator[None]:
+    """Turn what the disk or a library refuses while `path` is read into a three-line error that names it."""
     try:
         yield
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise _cut(path, error) from None
+    except DataError:
+        raise
     except PermissionError:
         raise DataError(
             f"{path}: permission denied", "part of the corpus would be missing", f"chmod u+r {path}"
         ) from None
+    except FileNotFoundError:
+        raise DataError(
+            f"{path}: was removed while it was read",
+            "part of the corpus would be missing",
+            "put it back, or name other files",
+        ) from None
     except Exception as error:
-        if type(error).__name__ == "ZstdError":
+        library = type(error).__module__.partition(".")[0]
+        if isinstance(error, (EOFError, OSError, UnicodeDecodeError, zlib.error)) or library in (
+            "pyarrow",
+            "zstandard",
+        ):
             raise _cut(path, error) from None
         raise
 
 
 def _cut(path: Path, error: BaseException) -> DataError:
+    said = " ".join(str(error).split())
     return DataError(
-        f"{path}: truncated or damaged ({error})", "part of the corpus would be missing, silently", f"copy {path} again"
+        f"{path}: truncated or damaged ({said})", "part of the corpus would be missing, silently", f"copy {path} again"
     )
 
 
@@ -192,14 +254,17 @@ def _text_of(line: bytes, path: Path, number: int, place: str) -> str:
     if item is None:
         item = _slow_json(line, path, number, place)
     text = item.get(KEY) if isinstance(item, dict) else None
-    if not isinstance(text, str):
-        keys = ", ".join(sorted(item)) if isinstance(item, dict) else f"a {type(item).__name__}"
-        raise DataError(
-            f"{place}: no string under the key {KEY!r} (found: {keys})",
-            "it is the document",
-            f"rename the key to {KEY}",
+    if isinstance(text, str):
+        return text
+    if isinstance(item, dict) and KEY in item:
+        found, fix = (
+            f"{KEY}: {json.dumps(item[KEY])[:40]}",
+            f'write it in quotes: {{"{KEY}": "..."}}, or remove the line',
         )
-    return text
+    else:
+        found = ", ".join(sorted(item)) if isinstance(item, dict) else f"a {type(item).__name__}"
+        fix = f"rename the key to {KEY}"
+    raise DataError(f"{place}: no string under the key {KEY!r} (found: {found})", "it is the document", fix)
 
 
 def _fast_json(line: bytes) -> Any:
@@ -213,11 +278,13 @@ def _fast_json(line: bytes) -> Any:
 
 
 def _slow_json(line: bytes, path: Path, number: int, place: str) -> Any:
+    text = _decoded(line, path, number)
     try:
-        item = json.loads(_decoded(line, path, number))
-    except ValueError as error:
+        item = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        reason = "nested too deeply" if isinstance(error, RecursionError) else error
         raise DataError(
-            f"{place}: not JSON ({error})", "every line holds one document", "mend the line, or remove it"
+            f"{place}: not JSON ({reason})", "every line holds one document", "mend the line, or remove it"
         ) from None
     try:
         str(item.get(KEY) if isinstance(item, dict) else "").encode()
@@ -241,10 +308,7 @@ def _decoded(data: bytes, path: Path, line: int) -> str:
 
 
 def _open_parquet(path: Path) -> Any:
-    try:
-        return _library("pyarrow.parquet", path).ParquetFile(path)
-    except (OSError, ValueError) as error:
-        raise _cut(path, error) from None
+    return _library("pyarrow.parquet", path).ParquetFile(path)
 
 
 def _parquet(piece: Slice) -> Iterator[tuple[str, str]]:

@@ -36,3 +36,11 @@ def found_in(prefix: Path, held: NDArray[np.void]) -> NDArray[np.int64]:
     if len(others):
         found.append(np.flatnonzero(np.isin(token_hashes(open_indexed(prefix)), others["tokens"])))
     return np.unique(np.concatenate(found)).astype(np.int64)
+
+
+def shared(prefix: Path, other: Path) -> NDArray[np.int64]:
+    """The documents of a token file that another one holds too, ascending."""
+    if hash_path(prefix).exists() and hash_path(other).exists():
+        return np.flatnonzero(np.isin(text_hashes(prefix), text_hashes(other)))
+    ours, theirs = (token_hashes(open_indexed(each)) for each in (prefix, other))
+    return np.flatnonzero(np.isin(ours, theirs))

@@ -4,15 +4,19 @@ One line each, with `#` comments and blank lines passed over:
 
     PREFIX document N      the document with this number in PREFIX.idx, counted from 0
     PREFIX tokens A:B      the token positions [A, B) in PREFIX.bin
+    PREFIX content ID      what the lines about PREFIX were made for: 16 hex digits of its content; may be left out
 
-PREFIX has no spaces and is resolved against the list's own folder, so that a list moves along with its files.
+PREFIX has no spaces and is resolved against the list's own folder, so that a list moves along with its files. In a
+plan's list it may also be the name of a corpus that is given as text: the token file that the run made of it.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -20,21 +24,27 @@ from numpy.typing import NDArray
 
 from keepwarm import files
 from keepwarm.corpora.identity import document_spans
-from keepwarm.corpora.indexed import IndexedFile, pair
+from keepwarm.corpora.indexed import IndexedFile, open_indexed, pair, source_id
 from keepwarm.errors import DataError, KeepwarmError
 
 _FORM = "write it as: PREFIX document N, or: PREFIX tokens A:B (prefixes without spaces)"
 _MEANING = "it would be unclear what is left out of training"
+_FOREIGN = "the list was made for another file: what it means would be trained on"
+_CONTENT = re.compile("[0-9a-f]{16}")
+
+_Locate = Callable[[str], tuple[Path, str]]  # a prefix as it is written -> its path, and its file
 
 
 @dataclass(frozen=True, slots=True)
 class Exclusion:
-    """One line: a document's number or a span of tokens; exactly one of the two is given."""
+    """One line: a document's number, a span of tokens, or the file's content; exactly one of the three is given."""
 
     prefix: str  # as it is written
     path: Path  # the prefix on this machine
+    file: str  # as `file_of` tells it: what lines about the same file share
     document: int | None = None
     tokens: tuple[int, int] | None = None  # [start, stop) positions in .bin
+    content: str | None = None  # the id of what the other lines about this file were made for
     place: str = ""  # file:line, where it was read
 
     @property
@@ -42,34 +52,44 @@ class Exclusion:
         """The line that says it."""
         if self.tokens is not None:
             return f"{self.prefix} tokens {self.tokens[0]}:{self.tokens[1]}"
+        if self.content is not None:
+            return f"{self.prefix} content {self.content}"
         return f"{self.prefix} document {self.document}"
 
 
-def read_exclusions(path: Path | str) -> tuple[Exclusion, ...]:
-    """The exclusions of a list, in its order; it may be empty. DataError by file:line for what can't be understood."""
-    found = []
-    for number, line in enumerate(_lines(Path(path)), start=1):
-        fields = _without_comment(line.split())
-        if fields:
-            found.append(_exclusion(fields, Path(path), f"{path}:{number}"))
-    return tuple(found)
+def read_exclusions(path: Path | str, names: Mapping[str, Path] | None = None) -> tuple[Exclusion, ...]:
+    """The exclusions of a list, in its order; it may be empty. A prefix that is one of `names` means that token file.
+
+    DataError by file:line for what can't be understood.
+    """
+    listing, known = Path(path), names or {}
+
+    @cache
+    def locate(prefix: str) -> tuple[Path, str]:
+        found = known.get(prefix, listing.parent / prefix)
+        return found, file_of(found)
+
+    rows = ((number, _without_comment(line.split())) for number, line in enumerate(_lines(listing), start=1))
+    return tuple(_exclusion(fields, locate, f"{path}:{number}") for number, fields in rows if fields)
 
 
 def of_documents(prefix: Path, numbers: Iterable[int], listing: Path) -> tuple[Exclusion, ...]:
-    """Exclusions of whole documents for a list at `listing`: a relative prefix is spelled from the list's folder.
+    """Exclusions of whole documents for a list at `listing`, the file's content before them if there are any.
 
-    Raises DataError for a prefix with a space, which a list can't spell.
+    A relative prefix is spelled from the list's folder. Raises DataError for one with a space: a list can't spell it.
     """
     text = str(pair(prefix)[0])[:-4]
     if not os.path.isabs(text):
-        text = os.path.relpath(os.path.realpath(text), os.path.realpath(listing.parent))
+        text = _spelled(prefix, listing.parent)
     if len(text.split()) != 1 or text.startswith("#"):
         raise DataError(
             f"{text}: an exclusion list can't name it",
             "its lines are divided at spaces, and # begins a comment",
             f"mv '{text}.bin' NAME.bin and '{text}.idx' NAME.idx, without spaces",
         )
-    return tuple(Exclusion(text, listing.parent / text, document=int(number)) for number in numbers)
+    path, file = listing.parent / text, file_of(prefix)
+    documents = [Exclusion(text, path, file, document=int(number)) for number in numbers]
+    return (Exclusion(text, path, file, content=source_id(prefix)), *documents) if documents else ()
 
 
 def write_exclusions(path: Path, exclusions: Sequence[Exclusion], *, why: str) -> None:
@@ -94,27 +114,49 @@ def refuse_taken(path: Path, *, why: str) -> None:
         raise KeepwarmError(f"{path}: exists already with other content", "nothing is overwritten silently", fix)
 
 
+def file_of(prefix: Path) -> str:
+    """What tells that two prefixes are one token file: its `.bin`, links followed."""
+    return os.path.realpath(pair(prefix)[0])
+
+
+def by_file(exclusions: Iterable[Exclusion]) -> dict[str, list[Exclusion]]:
+    """The exclusions of each file, in their order."""
+    found: dict[str, list[Exclusion]] = {}
+    for each in exclusions:
+        found.setdefault(each.file, []).append(each)
+    return found
+
+
 def refuse_foreign(exclusions: Sequence[Exclusion], prefixes: Sequence[Path]) -> None:
     """DataError by file:line for an exclusion from a file that is none of `prefixes`: it would exclude nothing."""
-    known = {_same(prefix) for prefix in prefixes}
+    known = {file_of(prefix) for prefix in prefixes}
     for each in exclusions:
-        if _same(each.path) not in known:
+        if each.file not in known:
+            folder = Path(each.place.rpartition(":")[0]).parent
             raise DataError(
-                f"{each.place}: {each.prefix} is no file of this corpus",
+                f"{each.place}: {each.prefix} is no file of this plan",
                 "the line would leave nothing out, and what it names would be trained on",
-                "name one of: " + ", ".join(os.path.relpath(p, each.path.parent) for p in list(prefixes)[:5]),
+                "name one of: " + ", ".join(_spelled(prefix, folder) for prefix in list(prefixes)[:5]),
             )
+
+
+def excluded_spans(prefix: Path, listed: Mapping[str, Sequence[Exclusion]]) -> NDArray[np.int64]:
+    """`exclusions_of` one file, with the exclusions as `by_file` gives them; a file without any is not opened."""
+    mine = listed.get(file_of(prefix), ())
+    return exclusions_of(prefix, mine, open_indexed(prefix)) if mine else np.zeros((0, 2), dtype=np.int64)
 
 
 def exclusions_of(prefix: Path, exclusions: Sequence[Exclusion], opened: IndexedFile) -> NDArray[np.int64]:
     """(spans, 2): the token positions [start, stop) that the list takes out of one file, ascending and joined.
 
     Lines about other files are passed over. Raises DataError by file:line for a document number or a position that
-    lies beyond the file.
+    lies beyond the file, and for a file whose content is not the one that the list was made for.
     """
-    mine = [each for each in exclusions if _same(each.path) == _same(prefix)]
+    file = file_of(prefix)
+    mine = [each for each in exclusions if each.file == file]
+    _refuse_other_content(prefix, [each for each in mine if each.content is not None])
     documents = document_spans(opened)
-    spans = [_span(each, documents, len(opened.tokens)) for each in mine]
+    spans = [_span(each, documents, len(opened.tokens)) for each in mine if each.content is None]
     return joined(np.array(spans, dtype=np.int64).reshape(-1, 2))
 
 
@@ -179,15 +221,27 @@ def _without_comment(fields: list[str]) -> list[str]:
     return fields[:comment]
 
 
-def _exclusion(fields: list[str], listing: Path, place: str) -> Exclusion:
+def _exclusion(fields: list[str], locate: _Locate, place: str) -> Exclusion:
     if len(fields) != 3:
         raise DataError(f"{place}: {len(fields)} fields, not 3", _MEANING, _FORM)
     prefix, word, value = fields
-    path = listing.parent / prefix
+    path, file = locate(prefix)
     if word == "document":
-        return Exclusion(prefix, path, document=_number(value, place), place=place)
-    if word != "tokens":
-        raise DataError(f"{place}: {word!r} is neither `document` nor `tokens`", _MEANING, _FORM)
+        return Exclusion(prefix, path, file, document=_number(value, place), place=place)
+    if word == "tokens":
+        return Exclusion(prefix, path, file, tokens=_positions(value, place), place=place)
+    if word != "content":
+        raise DataError(f"{place}: {word!r} is neither `document` nor `tokens` nor `content`", _MEANING, _FORM)
+    if not _CONTENT.fullmatch(value):
+        raise DataError(
+            f"{place}: {value!r} is not 16 hex digits",
+            "it would be unclear what the list was made for",
+            "remove the line, or write the list again: keepwarm data overlap HOLDOUT PREFIX --exclude FILE",
+        )
+    return Exclusion(prefix, path, file, content=value, place=place)
+
+
+def _positions(value: str, place: str) -> tuple[int, int]:
     start_text, colon, stop_text = value.partition(":")
     if not colon:
         raise DataError(f"{place}: {value!r} is not a span A:B", _MEANING, _FORM)
@@ -198,7 +252,7 @@ def _exclusion(fields: list[str], listing: Path, place: str) -> Exclusion:
             "its end has to lie behind its beginning",
             f"tokens {start}:{start + 1}",
         )
-    return Exclusion(prefix, path, tokens=(start, stop), place=place)
+    return start, stop
 
 
 def _number(text: str, place: str) -> int:
@@ -210,21 +264,32 @@ def _number(text: str, place: str) -> int:
     return int(text)
 
 
-def _same(prefix: Path) -> str:
-    return os.path.realpath(pair(prefix)[0])
+def _spelled(prefix: Path, folder: Path) -> str:
+    """A prefix as a list in `folder` names it."""
+    return os.path.relpath(os.path.realpath(str(pair(prefix)[0])[:-4]), os.path.realpath(folder))
+
+
+def _refuse_other_content(prefix: Path, contents: Sequence[Exclusion]) -> None:
+    now = source_id(prefix) if contents else ""
+    for each in contents:
+        if each.content != now:
+            raise DataError(
+                f"{each.place}: the list was made for the content {each.content} of {each.prefix}, now it holds {now}",
+                "its numbers mean other documents now: what was to be left out would be trained on",
+                "write the list again: keepwarm data overlap HOLDOUT PREFIX --exclude FILE",
+            )
 
 
 def _span(exclusion: Exclusion, documents: NDArray[np.int64], tokens: int) -> tuple[int, int]:
     fix = f"keepwarm data show {exclusion.path}"
-    why = "the list was made for another file: what it means would be trained on"
     if exclusion.document is not None:
         if exclusion.document >= len(documents):
             what = f"document {exclusion.document:,} of {len(documents):,}, counted from 0"
-            raise DataError(f"{exclusion.place}: {what}", why, fix)
+            raise DataError(f"{exclusion.place}: {what}", _FOREIGN, fix)
         start, stop = documents[exclusion.document].tolist()
         return start, stop
     assert exclusion.tokens is not None, exclusion
     if exclusion.tokens[1] > tokens:
         what = f"position {exclusion.tokens[1]:,} lies beyond the file's {tokens:,} tokens"
-        raise DataError(f"{exclusion.place}: {what}", why, fix)
+        raise DataError(f"{exclusion.place}: {what}", _FOREIGN, fix)
     return exclusion.tokens

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 LIBRARY = "fastokens"
-SAMPLE_BYTES = 1 << 20  # encoded by both at the start
+SAMPLE_CHARACTERS = 1 << 20  # encoded by both at the start, and at most of a longer document after that
 CHECKED_EVERY = 1000  # documents after that
 Flat = tuple[NDArray[np.uint32], NDArray[np.int64]]  # ids of all texts, and where each text's ids end
 
@@ -44,11 +44,19 @@ def choose(path: Path, reference: Callable[[Sequence[str]], Flat], sample: Seque
     except Exception as error:  # whatever a foreign library raises: the reference can do the work
         return Choice(None, f"{LIBRARY} can't read this tokenizer ({' '.join(str(error).split())[:80]})")
     measured = sum(len(text.encode()) for text in sample)
+    if not measured:
+        return Choice(None, f"there is no text to hold {LIBRARY} against tokenizers")
     try:
         check(encode(backend, sample), reference(sample))
     except Differs:
         return Choice(None, f"{LIBRARY} {version} gives other ids than tokenizers on a sample of the text")
     return Choice(backend, f"{LIBRARY} {version}, equal to tokenizers on the first {measured:,} bytes")
+
+
+def beginning(text: str) -> str:
+    """The text, or as much of a long one as both libraries encode: about a megabyte of whole lines."""
+    head = text[:SAMPLE_CHARACTERS]
+    return text if len(head) == len(text) else head[: head.rfind("\n") + 1] or head
 
 
 def load(path: Path) -> Any:

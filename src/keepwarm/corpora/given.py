@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -50,13 +50,24 @@ def fingerprints(paths: Sequence[Path]) -> list[Fingerprint]:
     return [{"path": str(path), "bytes": path.stat().st_size, "mtime_ns": path.stat().st_mtime_ns} for path in paths]
 
 
-def difference(before: Sequence[Fingerprint], now: Sequence[Fingerprint]) -> str | None:
-    """The first file that changed or is gone, in words; files that were added are none."""
+def difference(
+    before: Sequence[Fingerprint], now: Sequence[Fingerprint], unchanged: Callable[[Sequence[Path]], bool]
+) -> str | None:
+    """The first file that changed or is gone, in words; files that were added are none.
+
+    `unchanged` looks into files that have the size they had and another time: whether they hold what they held.
+    """
     there = {item["path"]: item for item in now}
+    touched = []
     for item in before:
-        if there.get(item["path"]) != dict(item):
-            return f"{item['path']} {'changed' if item['path'] in there else 'was removed'}"
-    return None
+        found = there.get(item["path"])
+        if found is None:
+            return f"{item['path']} was removed"
+        if found["bytes"] != item["bytes"]:
+            return f"{item['path']} changed"
+        if found["mtime_ns"] != item["mtime_ns"]:
+            touched.append(Path(item["path"]))
+    return None if not touched or unchanged(touched) else f"{touched[0]} changed"
 
 
 def _indexed(corpus: str, prefix: Path, weight: Fraction | None) -> Given:

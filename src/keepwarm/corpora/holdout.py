@@ -53,8 +53,8 @@ def split_holdout(
 ) -> Holdout:
     """Choose held-out documents over all files of a corpus and write their pieces to `out_prefix`.
 
-    `excluded` are spans (n, 2) of each file that are no part of the corpus: a document that they touch is not chosen.
-    Raises DataError if the corpus is too small: fewer than 16 documents, or half of its tokens would be held out.
+    `excluded` are spans (n, 2) of each file that can't be held out: a document that they touch is not chosen. Raises
+    DataError if the rest is too small: fewer than 16 documents, or half of its tokens would be held out.
     """
     opened = [open_indexed(prefix) for prefix in prefixes]
     spans = [document_spans(each) for each in opened]
@@ -183,7 +183,8 @@ def _refuse_few(documents: int, prefix: Path) -> None:
     if documents < FEWEST_IN_CORPUS:
         raise DataError(
             f"{prefix}: {documents} documents, too small for its holdout",
-            f"a holdout takes at least {FEWEST_DOCUMENTS} documents, and as many must be left to train on",
+            f"a holdout takes at least {FEWEST_DOCUMENTS} documents, and as many must be left to train on; what is "
+            "excluded, or in what this run was trained on already, does not count",
             f"give the corpus at least {FEWEST_IN_CORPUS} documents (in .txt, a file is one document), "
             "or a ready holdout: holdout: {files: {NAME: FILE}}",
         )

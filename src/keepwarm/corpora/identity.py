@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from keepwarm.corpora.arrays import load_array
 from keepwarm.corpora.hashing import mix64
-from keepwarm.corpora.indexed import IndexedFile, open_indexed, pair
+from keepwarm.corpora.indexed import IndexedFile, open_indexed
+from keepwarm.corpora.names import hash_path as hash_path
 
 END_TOKENS = 64  # of a document without text: what its hash is made of
 
@@ -36,11 +37,6 @@ def document_spans(opened: IndexedFile) -> NDArray[np.int64]:
         return np.zeros((len(first), 2), dtype=np.int64)
     begin = np.where(empty, 0, starts[safe_first])
     return np.stack([begin, np.where(empty, begin, stops[safe_last])], axis=1)
-
-
-def hash_path(prefix: Path) -> Path:
-    """Where the hashes of the documents' texts lie, one a document, in the order of the `.idx`."""
-    return Path(str(pair(prefix)[0])[:-4] + ".hash.npy")
 
 
 def token_hashes(opened: IndexedFile, documents: NDArray[np.int64] | None = None) -> NDArray[np.uint64]:

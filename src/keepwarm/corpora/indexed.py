@@ -2,14 +2,15 @@
 
 .idx: 9 bytes b"MMIDIDX\\0\\0" | u64 version 1 | u8 dtype code | u64 sequences n | u64 document entries d (documents + 1)
       | i32 lengths[n] in tokens | i64 pointers[n] in bytes | i64 document_indices[d], from 0 to n.
-`PREFIX.meta.json` beside them says what the two can't: which tokenizer, how much text. It is optional.
+`PREFIX.meta.json` beside them says what the two can't: which tokenizer, how much text; `PREFIX.hash.npy` holds a hash of
+each document's text. Both are optional.
 
-A pair is written aside and renamed `.bin` first, then the sidecar, `.idx` last: a prefix that has an `.idx` is whole.
+A pair is written aside and named `.bin` first, then what lies beside it, `.idx` last: a prefix that has an `.idx` is
+whole (names.py).
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
@@ -25,6 +26,11 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from keepwarm import __version__, files
+from keepwarm.corpora import names
+from keepwarm.corpora.arrays import save_array
+from keepwarm.corpora.names import hash_path
+from keepwarm.corpora.names import pair as pair
+from keepwarm.corpora.names import sidecar_path as sidecar_path
 from keepwarm.errors import DataError
 
 MAGIC = b"MMIDIDX\x00\x00"
@@ -99,13 +105,6 @@ class Sidecar:
     keepwarm: str = __version__
 
 
-def pair(prefix: Path | str) -> tuple[Path, Path]:
-    """The `.bin` and `.idx` of a prefix, which may carry either suffix."""
-    text = str(prefix)
-    text = text[:-4] if text.endswith((".bin", ".idx")) else text
-    return Path(text + ".bin"), Path(text + ".idx")
-
-
 def best_dtype(vocab_size: int | None) -> np.dtype[Any]:
     """The reference's choice: uint16 below 65,500 entries, else int32."""
     return np.dtype("<u2" if vocab_size is not None and vocab_size < UINT16_VOCABULARY else "<i4")
@@ -138,7 +137,8 @@ def read_header(prefix: Path | str) -> Header:
 
 def bin_tokens(prefix: Path | str) -> int:
     """Tokens that `.bin` holds, told by its size: nothing is read but the header."""
-    return pair(prefix)[0].stat().st_size // read_header(prefix).dtype.itemsize
+    header = read_header(prefix)
+    return pair(prefix)[0].stat().st_size // header.dtype.itemsize
 
 
 def _existing(prefix: Path | str) -> tuple[Path, Path]:
@@ -209,25 +209,24 @@ def _check_fit(
 
 
 class IndexedWriter:
-    """Writes a pair: `add` documents inside a `with` block; nothing appears under the prefix unless it ends well."""
+    """Writes a pair: `add` documents inside a `with` block; nothing appears under the prefix unless it ends well.
+
+    Set `sidecar` and `hashes` (documents,), if there are any, before the block ends.
+    """
 
     def __init__(self, prefix: Path | str, dtype: DTypeLike) -> None:
-        """Open `PREFIX.bin.partial`; DataError if the prefix is taken."""
+        """Own `PREFIX.bin.partial`; DataError if the prefix is taken, or if another writer is at work on it."""
         self.binary, self.index = pair(prefix)
         self.dtype = np.dtype(dtype).newbyteorder("<")
         self._limits = np.iinfo(self.dtype)
-        for path in (self.binary, self.index):
-            if path.exists():
-                raise DataError(f"{path}: exists already", "token files are never overwritten", f"rm {path}")
         with files.explained(self.binary):
-            self.binary.parent.mkdir(parents=True, exist_ok=True)
-            self._aside = self.binary.with_name(self.binary.name + ".partial")
-            self._file = open(self._aside, "wb", buffering=1 << 20)
+            self._file = names.claim(prefix)
         self._tokens = 0
         self._lengths = array("q")  # 8 bytes a sequence
         self._documents = array("q", [0])
         self._digest = hashlib.blake2b(digest_size=8)
         self.sidecar: Sidecar | None = None
+        self.hashes: NDArray[np.uint64] | None = None
 
     def add(self, tokens: NDArray[Any], *, end_document: bool = True) -> None:
         """Append one sequence, by default a whole document. DataError for ids that the dtype can't hold."""
@@ -274,42 +273,45 @@ class IndexedWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        whole = False
         try:
             if kind is None:
                 self._finish()
+                whole = True
         finally:
-            with contextlib.suppress(OSError):
-                self._file.close()
-            self._aside.unlink(missing_ok=True)
+            names.release(self.binary, self._file, whole=whole)
 
     def _finish(self) -> None:
         with files.explained(self.binary):
             self._file.flush()
             os.fsync(self._file.fileno())
-            os.replace(self._aside, self.binary)
+            names.give(self.binary)
         if self.sidecar is not None:
             write_sidecar(self.binary, self.sidecar)
+        if self.hashes is not None:
+            save_array(hash_path(self.binary), self.hashes)
         files.write_bytes(self.index, index_bytes(self.dtype, self._lengths, self._documents))
 
 
 def index_bytes(dtype: np.dtype[Any], lengths: Sequence[int], documents: Sequence[int]) -> bytes:
-    """The content of an `.idx` whose sequences lie one after the other."""
+    """The content of an `.idx` whose sequences lie one after the other. DataError for one of over 2^31 - 1 tokens."""
     code = next(code for code, name in CODES.items() if np.dtype(name) == dtype)
     sizes = np.asarray(lengths, dtype="<i8")
+    if sizes.max(initial=0) > np.iinfo("<i4").max:
+        raise DataError(
+            f"sequence {int(sizes.argmax()):,} has {int(sizes.max()):,} tokens",
+            "an index holds lengths of up to 2,147,483,647: this one would wrap around to another, silently",
+            "cut that document into shorter ones",
+        )
     pointers = (np.cumsum(sizes) - sizes) * dtype.itemsize
     header = HEADER.pack(MAGIC, 1, code, len(lengths), len(documents))
     arrays = (sizes.astype("<i4"), pointers.astype("<i8"), np.asarray(documents, dtype="<i8"))
     return header + b"".join(bytes(array.tobytes()) for array in arrays)
 
 
-def sidecar_path(prefix: Path | str) -> Path:
-    """`PREFIX.meta.json`."""
-    return Path(str(pair(prefix)[0])[:-4] + ".meta.json")
-
-
 def write_sidecar(prefix: Path | str, sidecar: Sidecar) -> None:
-    """Write the sidecar of a prefix; one that a killed writer left behind (no `.idx` yet) is replaced."""
-    files.write_json(sidecar_path(prefix), {"format": 1, **asdict(sidecar)}, replace=not pair(prefix)[1].exists())
+    """Write the sidecar of a prefix."""
+    files.write_json(sidecar_path(prefix), {"format": 1, **asdict(sidecar)})
 
 
 def read_sidecar(prefix: Path | str) -> Sidecar | None:

@@ -2,7 +2,8 @@
 
     FOLDER/00012.tokens        the documents' tokens, each document closed by its end
     FOLDER/00012.numbers.npy   (documents,) of NUMBERS
-    FOLDER/00012.json          what the part was made of, and counts; written last, so that a part with it is complete
+    FOLDER/00012.json          what the part was made of and by which library, and counts; removed first and written last,
+                               so that a part with it is complete
 
 A complete part of the same slices of the same files is not made again: work that was stopped goes on from there.
 """
@@ -24,7 +25,7 @@ from numpy.typing import NDArray
 from keepwarm import files, processes
 from keepwarm.corpora import fast
 from keepwarm.corpora.arrays import save_array
-from keepwarm.corpora.documents import Slice, read_slice
+from keepwarm.corpora.documents import Slice, explained, read_slice
 from keepwarm.corpora.hashing import bytes_hash
 from keepwarm.corpora.indexed import best_dtype
 from keepwarm.corpora.tokenizer import Tokenizer, load_tokenizer, spelled
@@ -32,6 +33,7 @@ from keepwarm.errors import DataError
 
 BATCH_DOCUMENTS, BATCH_CHARACTERS = 4096, 1_000_000
 NUMBERS = np.dtype([("tokens", "<i8"), ("hash", "<u8")])  # of a document: its length with its end, its text's hash
+REFERENCE = "tokenizers"
 COUNTS = ("documents", "tokens", "text_bytes", "empty_documents", "special_tokens_escaped")
 
 
@@ -71,13 +73,18 @@ def path_of(folder: Path, number: int, ending: str) -> Path:
     return folder / f"{number:05d}.{ending}"
 
 
-def finished(part: Part, settings: Settings) -> dict[str, Any] | None:
-    """The record of a part that is complete and still made of the same files; else None."""
-    path = path_of(settings.folder, part.number, "json")
-    if not path.exists():
-        return None
-    record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return record if record["made_of"] == _made_of(part, settings) else None
+def record_of(part: Part, settings: Settings) -> dict[str, Any]:
+    """What the `.json` of a complete part says."""
+    record: dict[str, Any] = json.loads(path_of(settings.folder, part.number, "json").read_text(encoding="utf-8"))
+    return record
+
+
+def finished(part: Part, settings: Settings) -> bool:
+    """True if a part is complete, and made of the files as they are by this library or by the reference."""
+    if not path_of(settings.folder, part.number, "json").exists():
+        return False
+    record = record_of(part, settings)
+    return record.get("library") in (settings.library, REFERENCE) and record["made_of"] == _made_of(part, settings)
 
 
 def encode_part(part: Part, settings: Settings, tokenizer: Tokenizer, backend: Any, tick: Tick) -> None:
@@ -88,7 +95,8 @@ def encode_part(part: Part, settings: Settings, tokenizer: Tokenizer, backend: A
     counts = dict.fromkeys(COUNTS, 0)
     numbers: list[NDArray[np.void]] = []
     told = 0
-    target = path_of(settings.folder, part.number, "tokens")
+    target, record = (path_of(settings.folder, part.number, ending) for ending in ("tokens", "json"))
+    record.unlink(missing_ok=True)  # an older one would make what a kill leaves of this part look complete
     with files.explained(target), open(target, "wb") as out:
         for texts in _batches(part):
             tick(0)
@@ -98,14 +106,11 @@ def encode_part(part: Part, settings: Settings, tokenizer: Tokenizer, backend: A
                 continue
             ids, ends = fast.encode(backend, kept) if backend is not None else tokenizer.encode(kept)
             if backend is not None:
-                _check_some(kept, ids, ends, tokenizer, counts["documents"])
+                _check_some(kept, ids, ends, backend, tokenizer, counts["documents"])
             closed, lengths = _closed(ids, ends, tokenizer, target)
             out.write(closed.astype(dtype).data)
-            rows = np.empty(len(kept), dtype=NUMBERS)
-            rows["tokens"] = lengths
             encoded = [text.encode() for text in kept]
-            rows["hash"] = [bytes_hash(data) for data in encoded]
-            numbers.append(rows)
+            numbers.append(_numbers(lengths, encoded))
             counts["documents"] += len(kept)
             counts["tokens"] += len(closed)
             counts["text_bytes"] += sum(map(len, encoded))
@@ -117,9 +122,7 @@ def encode_part(part: Part, settings: Settings, tokenizer: Tokenizer, backend: A
         os.fsync(out.fileno())
     table = np.concatenate([np.empty(0, NUMBERS), *numbers])
     save_array(path_of(settings.folder, part.number, "numbers.npy"), table, replace=True)
-    files.write_json(
-        path_of(settings.folder, part.number, "json"), {"made_of": made_of, "counts": counts}, replace=True
-    )
+    files.write_json(record, {"made_of": made_of, "library": settings.library, "counts": counts})
     tick(part.input_bytes - told)
 
 
@@ -187,12 +190,22 @@ def _batches(part: Part) -> Iterator[list[str]]:
 
 
 def _check_some(
-    texts: Sequence[str], ids: NDArray[np.uint32], ends: NDArray[np.int64], tokenizer: Tokenizer, before: int
-) -> None:
-    """Hold one document in a thousand of the part against the reference."""
+    texts: Sequence[str], ids: NDArray[np.uint32], ends: NDArray[np.int64], backend: Any, tokenizer: Tokenizer,
+    before: int,
+) -> None:  # fmt: skip
+    """Hold one document in a thousand of the part against the reference; of a long one its beginning, by itself."""
     for number in range(-before % fast.CHECKED_EVERY, len(texts), fast.CHECKED_EVERY):
-        mine = ids[ends[number - 1] if number else 0 : ends[number]]
-        fast.check((mine, ends[:0]), (tokenizer.encode([texts[number]])[0], ends[:0]))
+        text = fast.beginning(texts[number])
+        whole = len(text) == len(texts[number])
+        mine = ids[ends[number - 1] if number else 0 : ends[number]] if whole else fast.encode(backend, [text])[0]
+        fast.check((mine, ends[:0]), (tokenizer.encode([text])[0], ends[:0]))
+
+
+def _numbers(lengths: NDArray[np.int64], encoded: Sequence[bytes]) -> NDArray[np.void]:
+    rows = np.empty(len(encoded), dtype=NUMBERS)
+    rows["tokens"] = lengths
+    rows["hash"] = [bytes_hash(data) for data in encoded]
+    return rows
 
 
 def _closed(
@@ -217,11 +230,11 @@ def _closed(
 def _made_of(part: Part, settings: Settings) -> dict[str, Any]:
     slices = []
     for piece in part.slices:
-        facts = piece.path.stat()
+        with explained(piece.path):
+            facts = piece.path.stat()
         slices.append([str(piece.path.resolve()), facts.st_size, facts.st_mtime_ns, piece.start, piece.stop])
     return {
         "slices": slices,
         "tokenizer_sha256": settings.tokenizer_sha256,
         "eod": settings.eod,
-        "library": settings.library,
     }

@@ -4,43 +4,53 @@ tokens/tokenizer.json         the tokenizer, frozen
 tokens/CORPUS/train.*         text, tokenized (corpora that are given as .bin/.idx are used where they lie)
 tokens/CORPUS/holdout.*       held-out documents, and what tells their duplicates
 tokens/CORPUS/kept-N.npy      what of token file N may be trained on (trainable.py)
-tokens/CORPUS/corpus.json     the record of the corpus, written when its token files and its holdout are there
+tokens/CORPUS/corpus.json     the record of the corpus (record.py), written when its token files and its holdout are
+                              there, and again with what was decided of each token file
 
 Files may be added to a corpus at any time, and a list's weights may change: what was added is a source of its own, so
 the old files keep their order and their place, and the next attempt draws on it. A file that a list no longer names is
-not drawn on any more. What was fed never changes: a file that is not what it was is refused.
+not drawn on any more. What was fed never changes: a file that is not what it was is refused. Corpora may be added, too:
+a holdout that is split when training has begun avoids what was fed.
 """
 
 from __future__ import annotations
 
-import glob
 import json
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from keepwarm import files
-from keepwarm.corpora.arrays import load_array, save_array
-from keepwarm.corpora.duplicates import held_documents
-from keepwarm.corpora.exclusions import Exclusion, exclusions_of, read_exclusions, refuse_foreign
-from keepwarm.corpora.given import Given, difference, fingerprints, given
-from keepwarm.corpora.holdout import Holdout, split_holdout
-from keepwarm.corpora.identity import hash_path
-from keepwarm.corpora.indexed import bin_tokens, open_indexed, pair, read_sidecar, sidecar_path, source_id
+from keepwarm.corpora.arrays import load_array
+from keepwarm.corpora.content import Bar
+from keepwarm.corpora.duplicates import HELD
+from keepwarm.corpora.exclusions import Exclusion, by_file, excluded_spans, read_exclusions, refuse_foreign
+from keepwarm.corpora.given import Given, given
+from keepwarm.corpora.making import Work, make_holdout, make_source
+from keepwarm.corpora.record import Record, fed_sources, touched_files, what_changed
 from keepwarm.corpora.source import Source
-from keepwarm.corpora.tokenize import Progress, Tell, is_tokenized, tokenize_corpus
+from keepwarm.corpora.tokenize import Tell
 from keepwarm.corpora.tokenizer import Tokenizer
-from keepwarm.corpora.trainable import decide, held_path, kept_path, totals, words
-from keepwarm.corpora.vocabulary import check_ids, check_vocabulary, tokenizer_of
+from keepwarm.corpora.trainable import (
+    Decision,
+    LeftOut,
+    decide,
+    digest,
+    duplicates_of,
+    held_path,
+    kept_path,
+    left_out_of,
+    with_later,
+    words,
+)
+from keepwarm.corpora.vocabulary import check_vocabulary, tokenizer_of
 from keepwarm.errors import DataError
 from keepwarm.plan.model import Plan
-
-Bar = Callable[[str], AbstractContextManager[tuple[Tell, Progress]]]  # shows how far something is, while it lasts
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -53,6 +63,7 @@ class Corpus:
     holdout_prefix: Path
     holdout_tokens: int
     holdout_text_bytes: int | None
+    left_out: LeftOut
 
     @property
     def tokens(self) -> int:
@@ -69,123 +80,85 @@ class Prepared:
     duplicates: Sequence[Mapping[str, Any]] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class _Work:
-    """What each step below needs."""
-
-    plan: Plan
-    root: Path
-    tokenizer: Tokenizer
-    tell: Tell
-    bar: Bar | None
-
-
 def prepare(plan: Plan, tell: Tell, bar: Bar | None = None) -> Prepared:
     """Tokenize and split what is not yet there; check that what is there still belongs to the plan's files."""
     root = Path(plan.run.folder) / "tokens"
     named = {name: given(name, spec) for name, spec in plan.corpora.items()}  # all refusals before any work
-    exclusions = {name: _exclusions(plan, name, items) for name, items in named.items()}
+    listed = _listed(plan, root, named)
     tokenizer = tokenizer_of(plan, root, tell)
     check_vocabulary(plan, tokenizer)
-    work = _Work(plan, root, tokenizer, tell, bar)
-    records = {name: _record(work, name, items, exclusions[name]) for name, items in named.items()}
+    work = Work(plan, root, tokenizer, listed, fed_sources(Path(plan.run.folder)), tell, bar)
+    records = {name: _record(work, name, items) for name, items in named.items()}
     _refuse_same(records)
-    _decide(work, records, exclusions)
-    found = root / "duplicates.json"
-    duplicates = json.loads(found.read_text(encoding="utf-8")) if found.exists() else []
-    return Prepared(tokenizer, {name: _opened(root / name, name, records[name]) for name in named}, duplicates)
+    records = _decided(work, records)
+    duplicates = [each for name, record in records.items() for each in _duplicates(name, record)]
+    return Prepared(tokenizer, {name: _opened(work, name, record) for name, record in records.items()}, duplicates)
 
 
-def _exclusions(plan: Plan, name: str, items: Sequence[Given]) -> tuple[Exclusion, ...]:
-    path = plan.corpora[name].exclude
-    if path is None:
-        return ()
-    found = read_exclusions(Path(path))
-    own = Path(plan.run.folder) / "tokens" / name / "train"
-    refuse_foreign(found, [item.prefix or own for item in items])
-    return found
+def _listed(plan: Plan, root: Path, named: Mapping[str, Sequence[Given]]) -> dict[str, list[Exclusion]]:
+    """What the plan's exclusion lists say, by file. A list may name the files of any corpus, and holds for all."""
+    own = {}
+    for name, items in named.items():
+        if items[0].prefix is None:
+            own[name] = root / name / "train"
+            own |= {f"{name}:{path.stem}": path.with_suffix("") for path in (root / name).glob("train-*.idx")}
+    prefixes = [item.prefix for items in named.values() for item in items if item.prefix is not None]
+    found: list[Exclusion] = []
+    for path in dict.fromkeys(spec.exclude for spec in plan.corpora.values() if spec.exclude is not None):
+        found += read_exclusions(path, own)
+    refuse_foreign(found, [*prefixes, *own.values()])
+    return by_file(found)
 
 
-def _record(work: _Work, name: str, items: Sequence[Given], exclusions: Sequence[Exclusion]) -> dict[str, Any]:
+def _record(work: Work, name: str, items: Sequence[Given]) -> Record:
     """The corpus's record: made, or read and held against the plan and its files, with what was added since."""
     plan, folder = work.plan, work.root / name
-    path, listing = folder / "corpus.json", plan.corpora[name].exclude
+    path = folder / "corpus.json"
     identity = {
         "tokenizer_sha256": work.tokenizer.sha256,
         "sequence_length": plan.sequence_length,
         "holdout_tokens": plan.holdout.tokens,
         "holdout_file": plan.holdout.files.get(name),
         "duplicates": plan.holdout.duplicates,
-        "exclude": files.sha256_file(Path(listing)) if listing else None,
         "seed": plan.seed,
     }
     if not path.exists():
-        return _made(work, name, items, exclusions, identity)
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    changed = _what_changed(content, identity, items)
+        return _made(work, name, items, identity)
+    content: Record = json.loads(path.read_text(encoding="utf-8"))
+    changed = what_changed(content, identity, items, work.listed, work.fed, work.tell)
     if changed is None:
         return _with_added(work, name, content, items)
-    if any((Path(plan.run.folder) / "arms").glob("*/*/*/attempt.json")):
+    if work.fed is not None:
         raise DataError(
             f"corpora.{name}: {changed} since it was tokenized into {folder}",
             "the order of data and every loss of this run belong to the files as they were",
             "put them back, or start anew: run: {folder: ...}",
         )
     work.tell(f"{name}: {changed}; nothing was trained yet, so it is made again")
-    return _made(work, name, items, exclusions, identity)
+    return _made(work, name, items, identity)
 
 
-def _what_changed(content: Mapping[str, Any], identity: Mapping[str, Any], items: Sequence[Given]) -> str | None:
-    """What is not as it was, in words, or None. Token files that are no longer named may be gone."""
-    changed = [key for key, value in identity.items() if content.get(key) != value]
-    if changed:
-        return f"{', '.join(changed)} changed"
-    now = fingerprints([path for item in items for path in item.files])
-    there = {print_["path"] for print_ in now}
-    for source in content["sources"]:
-        before = source["files"]
-        if source["text"] or any(print_["path"] in there for print_ in before):
-            found = difference(before, now)
-            if found is not None:
-                return found
-    return None
-
-
-def _made(
-    work: _Work, name: str, items: Sequence[Given], exclusions: Sequence[Exclusion], identity: Mapping[str, Any]
-) -> dict[str, Any]:
+def _made(work: Work, name: str, items: Sequence[Given], identity: Mapping[str, Any]) -> Record:
     folder = work.root / name
     for path in (folder / "corpus.json", *folder.glob("holdout.*"), *folder.glob("kept-*.npy")):
         path.unlink(missing_ok=True)  # left by a killed run, or of a plan that was changed before it began
-    sources = [_source(work, item, folder / "train") for item in items]
-    prefixes = [Path(source["prefix"]) for source in sources]
-    holdout = _holdout(work, name, prefixes, exclusions)
-    save_array(held_path(folder), holdout.held)
-    content = {"name": name, "sources": sources, "holdout": _holdout_record(holdout), **identity}
+    sources = [make_source(work, item, folder / "train") for item in items]
+    holdout = make_holdout(work, name, [Path(source["prefix"]) for source in sources])
+    content = {"name": name, "sources": sources, "holdout": holdout, **identity}
     files.write_json(folder / "corpus.json", content)
     return content
 
 
-def _holdout_record(holdout: Holdout) -> dict[str, Any]:
-    return {
-        "prefix": str(holdout.prefix),
-        "tokens": holdout.tokens,
-        "text_bytes": holdout.text_bytes,
-        "documents": holdout.documents,
-        "pieces": holdout.pieces,
-    }
-
-
-def _with_added(work: _Work, name: str, content: dict[str, Any], items: Sequence[Given]) -> dict[str, Any]:
+def _with_added(work: Work, name: str, content: Record, items: Sequence[Given]) -> Record:
     """The record with files that were added as further sources, and with the weights of now."""
     folder = work.root / name
     known = {print_["path"] for source in content["sources"] for print_ in source["files"]}
-    sources = [dict(source) for source in content["sources"]]
+    sources = [touched_files(source) for source in content["sources"]]
     for item in items:
         new = tuple(path for path in item.files if str(path) not in known)
         if new:
             sources.append(
-                _source(work, Given(item.name, new, item.prefix, item.weight), folder / f"train-{len(sources)}")
+                make_source(work, Given(item.name, new, item.prefix, item.weight), folder / f"train-{len(sources)}")
             )
             work.tell(f"{name}: {', '.join(map(str, new[:3]))} was added; the next attempt draws on it")
     weights = {str(item.prefix): item.weight for item in items if item.prefix is not None}
@@ -194,40 +167,13 @@ def _with_added(work: _Work, name: str, content: dict[str, Any], items: Sequence
             source["weight"] = "0"
         elif weights.get(source["prefix"]) is not None:
             source["weight"] = str(weights[source["prefix"]])
-    if sources == content["sources"]:
-        return content
-    content = {**content, "sources": sources}
-    files.write_json(folder / "corpus.json", content, replace=True)
-    return content
+    return _written(work, name, content, {**content, "sources": sources, "holdout": touched_files(content["holdout"])})
 
 
-def _source(work: _Work, item: Given, prefix: Path) -> dict[str, Any]:
-    """The record of one token file, made from text first where it is text. Damage and foreign ids are refused."""
-    text = item.prefix is None
-    if item.prefix is None:
-        _tokenize(work, item.name, [glob.escape(str(path)) for path in item.files], prefix)
-    else:
-        prefix = item.prefix
-        open_indexed(prefix)
-    check_ids(prefix, work.tokenizer)
-    weight = item.weight if item.weight is not None else Fraction(bin_tokens(prefix))
-    return {
-        "name": item.name if not text or prefix.name == "train" else f"{item.name}:{prefix.name}",
-        "prefix": str(prefix), "id": source_id(prefix), "weight": str(weight), "text": text,
-        "files": fingerprints(item.files),
-    }  # fmt: skip
-
-
-def _tokenize(work: _Work, name: str, patterns: Sequence[str], prefix: Path) -> None:
-    """Text to a token file in the run's folder, unless it is there; goes on with what a stopped run has done."""
-    seed = work.plan.seed
-    if is_tokenized(patterns, work.tokenizer, prefix, seed):
-        return
-    for path in (*pair(prefix), hash_path(prefix), sidecar_path(prefix)):
-        path.unlink(missing_ok=True)
-    work.tell(f"tokenizing {name}")
-    with work.bar(f"tokenizing {name}") if work.bar else nullcontext((None, None)) as (_, progress):
-        tokenize_corpus(patterns, work.tokenizer, prefix, seed=seed, progress=progress)
+def _written(work: Work, name: str, before: Record, now: Record) -> Record:
+    if now != before:
+        files.write_json(work.root / name / "corpus.json", now, replace=True)
+    return now
 
 
 def _refuse_same(records: Mapping[str, Mapping[str, Any]]) -> None:
@@ -245,59 +191,69 @@ def _refuse_same(records: Mapping[str, Mapping[str, Any]]) -> None:
             places[source["id"]] = place
 
 
-def _decide(
-    work: _Work, records: Mapping[str, Mapping[str, Any]], exclusions: Mapping[str, Sequence[Exclusion]]
-) -> None:
-    """What may be trained on, of each token file that is new, now that all holdouts are there."""
-    exclude = work.plan.holdout.duplicates == "exclude"
-    found = []
+def _decided(work: Work, records: Mapping[str, Record]) -> dict[str, Record]:
+    """The records with what may be trained on of each token file, now that all holdouts are there.
+
+    What was decided by other holdouts or exclusions is decided again where the file was not trained on yet.
+    """
+    held = {name: load_array(held_path(work.root / name), HELD) for name in records}
+    holdouts = {name: digest(documents) for name, documents in held.items()}
+    found = {}
     for name, record in records.items():
-        prefixes = [Path(source["prefix"]) for source in record["sources"]]
-        others = [other for other in records if other != name]
-        found += decide(work.root, name, prefixes, others, exclusions[name], exclude_duplicates=exclude)
-    if found:
-        for each in found:
-            work.tell(words(each, excluded=exclude))
-        path = work.root / "duplicates.json"
-        before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
-        files.write_json(path, [*before, *totals(found)], replace=True)
+        numbered = enumerate(record["sources"])
+        sources = [_with_decision(work, name, number, source, held, holdouts) for number, source in numbered]
+        found[name] = now = _written(work, name, record, {**record, "sources": sources})
+        if now != record:
+            tokens = sum(each.tokens for each in _decisions(now))
+            work.tell(_left_out(work, name, now).words(name, tokens))
+            for each in _duplicates(name, now):
+                work.tell(words(each))
+    return found
 
 
-def _holdout(work: _Work, name: str, prefixes: Sequence[Path], exclusions: Sequence[Exclusion]) -> Holdout:
-    plan, tokenizer, folder = work.plan, work.tokenizer, work.root / name
-    named = plan.holdout.files.get(name)
-    if named is None:
-        return split_holdout(
-            prefixes, tokens=plan.holdout.tokens, sequence_length=plan.sequence_length, eod=tokenizer.eod_id,
-            out_prefix=folder / "holdout", tokenizer=tokenizer,
-            excluded=[exclusions_of(prefix, exclusions, open_indexed(prefix)) for prefix in prefixes if exclusions],
-        )  # fmt: skip
-    prefix = Path(named).with_suffix("") if named.endswith((".bin", ".idx")) else Path(named)
-    if not Path(f"{prefix}.idx").exists():
-        prefix = folder / "holdout"
-        _tokenize(work, f"{name}'s holdout", [named], prefix)
-    opened, sidecar = open_indexed(prefix), read_sidecar(prefix)
-    check_ids(prefix, tokenizer)
-    if opened.n_tokens <= 32 * plan.sequence_length:
-        raise DataError(
-            f"holdout.files.{name}: {named} has {opened.n_tokens:,} tokens, fewer than 32 windows",
-            "a verdict on fewer windows would be noise",
-            f"give at least {32 * plan.sequence_length + 1:,} tokens",
-        )
-    documents = len(opened.document_indices) - 1
-    text_bytes = sidecar.text_bytes if sidecar else None
-    held = held_documents(prefix, np.arange(documents))
-    return Holdout(prefix, documents, documents, opened.n_tokens, text_bytes, held)
+def _with_decision(
+    work: Work, name: str, number: int, source: Record,
+    held: Mapping[str, NDArray[np.void]], holdouts: Mapping[str, str],
+) -> Record:  # fmt: skip
+    prefix, path = Path(source["prefix"]), kept_path(work.root / name, number)
+    before = Decision(**source["decision"]) if "decision" in source else None
+    if before is not None and source["weight"] == "0":
+        return source  # not drawn on any more; the file may be gone
+    spans = excluded_spans(prefix, work.listed)
+    if before is not None and before.holdouts == holdouts and source["excluded"] == digest(spans):
+        return source
+    final = work.fed is not None and source["id"] in work.fed
+    if before is not None and final:
+        return {**source, "decision": asdict(with_later(before, prefix, path, held, holdouts))}
+    exclude = work.plan.holdout.duplicates == "exclude"
+    decision = decide(
+        prefix, path, name, held, spans, holdouts=holdouts, exclude_duplicates=exclude, final=final
+    )  # fmt: skip
+    return {**source, "excluded": digest(spans), "decision": asdict(decision)}
 
 
-def _opened(folder: Path, name: str, content: Mapping[str, Any]) -> Corpus:
+def _decisions(record: Record) -> list[Decision]:
+    """Of the token files that are drawn on."""
+    return [Decision(**source["decision"]) for source in record["sources"] if source["weight"] != "0"]
+
+
+def _left_out(work: Work, name: str, record: Record) -> LeftOut:
+    return left_out_of(_decisions(record), work.plan.corpora[name].exclude)
+
+
+def _duplicates(name: str, record: Record) -> list[Mapping[str, Any]]:
+    return duplicates_of(name, _decisions(record), excluded=record["duplicates"] == "exclude")
+
+
+def _opened(work: Work, name: str, record: Record) -> Corpus:
+    folder = work.root / name
     sources = tuple(
         Source(item["name"], item["id"], Path(item["prefix"]), load_array(kept_path(folder, number), np.int64))
-        for number, item in enumerate(content["sources"])
+        for number, item in enumerate(record["sources"])
     )
-    weights = {item["id"]: Fraction(item["weight"]) for item in content["sources"]}
-    holdout = content["holdout"]
+    weights = {item["id"]: Fraction(item["weight"]) for item in record["sources"]}
+    holdout = record["holdout"]
     return Corpus(
         name, sources, {each: weight for each, weight in weights.items() if weight}, Path(holdout["prefix"]),
-        holdout["tokens"], holdout["text_bytes"],
+        holdout["tokens"], holdout["text_bytes"], _left_out(work, name, record),
     )  # fmt: skip

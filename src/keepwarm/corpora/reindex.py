@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keepwarm import __version__
-from keepwarm.corpora.arrays import load_array, save_array
-from keepwarm.corpora.identity import hash_path
-from keepwarm.corpora.indexed import IndexedFile, IndexedWriter, Sidecar, open_indexed, pair, read_sidecar, sidecar_path
+from keepwarm.corpora.arrays import load_array
+from keepwarm.corpora.indexed import IndexedFile, IndexedWriter, Sidecar, index_bytes, open_indexed, read_sidecar
+from keepwarm.corpora.names import check_free, hash_path, pair, remove, sidecar_path, stem
 from keepwarm.errors import DataError
 
 MOST_PARTS = 100_000  # of five digits
@@ -63,13 +63,14 @@ def merge(prefixes: Sequence[Path | str], out: Path | str, *, progress: Progress
     """
     opened = [open_indexed(prefix) for prefix in prefixes]
     _check_alike(opened)
-    _check_free([Path(out)])
+    _check_other(opened, out)
+    check_free([out], out)
     sidecars = [read_sidecar(one.prefix) for one in opened]
     _check_same_tokenizer(opened, sidecars)
     hashes = _merged_hashes(opened)
     total = sum(one.n_tokens for one in opened) * opened[0].dtype.itemsize
     tick = None if progress is None else lambda size: progress(size, total)
-    with _all_or_nothing([Path(out)]), _Joiner(out, opened[0].dtype) as writer:
+    with _Joiner(out, opened[0].dtype) as writer:
         for one in opened:
             lengths = one.lengths.astype(np.int64)
             writer.extend(_blocks(one, 0, one.n_sequences, tick), lengths, one.document_indices[1:])
@@ -77,57 +78,100 @@ def merge(prefixes: Sequence[Path | str], out: Path | str, *, progress: Progress
         whole = [sidecar for sidecar in sidecars if sidecar is not None]
         if len(whole) == len(opened):
             writer.sidecar = _merged_sidecar(whole, documents, writer.tokens, writer.content_id())
-        _save_hashes(Path(out), hashes)
+        writer.hashes = hashes
     notes = [f"no {sidecar_path(out).name}: {sidecar_path(one.prefix)} is missing" for one, sidecar
              in zip(opened, sidecars, strict=True) if sidecar is None]  # fmt: skip
     notes += [f"no {hash_path(Path(out)).name}: {hash_path(one.prefix)} is missing" for one in opened
               if not hash_path(one.prefix).exists()]  # fmt: skip
-    return Written(_stem(out), documents, writer.tokens, tuple(notes))
+    return Written(stem(out), documents, writer.tokens, tuple(notes))
 
 
 def split(prefix: Path | str, parts: int, out: Path | str, *, progress: Progress | None = None) -> list[Written]:
     """Write the documents of `prefix`, in their order, as `parts` pairs OUT-00000, OUT-00001, ...
 
     Each part holds at least one document and ends with the one whose end lies nearest to its equal share of tokens.
-    Hashes go along; a sidecar does not, because nobody knows how much text a part was made of. Raises DataError for a
-    number of parts that can't be, a file that can't be read, and if a name is taken; nothing is written then.
+    Hashes go along; a sidecar does not, because nobody knows how much text a part was made of. Parts that a killed call
+    wrote already, found to be the same byte for byte, are kept. Raises DataError for a number of parts that can't be, a
+    file that can't be read, and if a name is taken; nothing is written then.
     """
     opened = open_indexed(prefix)
     edges = _edges(opened, parts)
-    targets = [Path(f"{_stem(out)}-{number:05d}") for number in range(parts)]
-    _check_free(targets)
     hashes = _hashes_of(opened)
+    pieces = [
+        _Piece(Path(f"{stem(out)}-{number:05d}"), opened, first, last, None if hashes is None else hashes[first:last])
+        for number, (first, last) in enumerate(pairwise(edges))
+    ]
     total = opened.n_tokens * opened.dtype.itemsize
     tick = None if progress is None else lambda size: progress(size, total)
-    made: list[Written] = []
-    with _all_or_nothing(targets):
-        for target, (first, last) in zip(targets, pairwise(edges), strict=True):
-            since, until = int(opened.document_indices[first]), int(opened.document_indices[last])
-            lengths = opened.lengths[since:until].astype(np.int64)
-            with _Joiner(target, opened.dtype) as writer:
-                writer.extend(
-                    _blocks(opened, since, until, tick), lengths, opened.document_indices[first + 1 : last + 1] - since
-                )
-                _save_hashes(target, None if hashes is None else hashes[first:last])
-            made.append(Written(target, last - first, writer.tokens))
-    return made
+    todo = [piece for piece in pieces if not _is_there(piece, tick)]
+    check_free([piece.target for piece in todo], out)
+    made: list[Path] = []
+    with _all_or_nothing(made):
+        for piece in todo:
+            with _Joiner(piece.target, opened.dtype) as writer:
+                writer.extend(_blocks(opened, *piece.sequences, tick), piece.lengths, piece.stops)
+                writer.hashes = piece.hashes
+            made.append(piece.target)
+    return [Written(piece.target, piece.last - piece.first, int(piece.lengths.sum())) for piece in pieces]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _Piece:
+    """Documents first ... last - 1 of a token file, and the prefix that they are written under."""
+
+    target: Path
+    opened: IndexedFile
+    first: int
+    last: int
+    hashes: NDArray[np.uint64] | None
+
+    @property
+    def sequences(self) -> tuple[int, int]:
+        since, until = self.opened.document_indices[[self.first, self.last]].tolist()
+        return since, until
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        since, until = self.sequences
+        return self.opened.lengths[since:until].astype(np.int64)
+
+    @property
+    def stops(self) -> NDArray[np.int64]:
+        return self.opened.document_indices[self.first + 1 : self.last + 1] - self.sequences[0]
+
+
+def _is_there(piece: _Piece, tick: Callable[[int], None] | None) -> bool:
+    """True if just what would be written is there already."""
+    (binary, index), beside = pair(piece.target), hash_path(piece.target)
+    if not binary.is_file() or not index.is_file() or sidecar_path(piece.target).exists():
+        return False
+    if index.read_bytes() != index_bytes(piece.opened.dtype, piece.lengths.tolist(), [0, *piece.stops.tolist()]):
+        return False
+    if beside.exists() != (piece.hashes is not None):
+        return False
+    if piece.hashes is not None and not np.array_equal(load_array(beside, np.uint64), piece.hashes):
+        return False
+    blocks = _blocks(piece.opened, *piece.sequences, tick)
+    with open(binary, "rb") as file:
+        return all(file.read(block.nbytes) == block.tobytes() for block in blocks) and not file.read(1)
 
 
 @contextlib.contextmanager
-def _all_or_nothing(prefixes: Sequence[Path]) -> Iterator[None]:
-    """Remove what was written under the prefixes, all of them free before, unless the block ends well."""
+def _all_or_nothing(made: Sequence[Path]) -> Iterator[None]:
+    """Remove the prefixes that the block made, and notes in `made`, unless it ends well."""
     try:
         yield
     except BaseException:
-        for prefix in prefixes:
-            for path in _names(prefix):
-                path.unlink(missing_ok=True)
+        for prefix in made:
+            remove(prefix)
         raise
 
 
 def _edges(opened: IndexedFile, parts: int) -> list[int]:
     """(parts + 1,) first document of each part."""
     documents = opened.n_documents
+    if not documents:
+        raise DataError(f"{opened.prefix}: has no documents", "there is nothing to split", "name another file")
     if not 1 <= parts <= min(documents, MOST_PARTS):
         raise DataError(
             f"--parts {parts}: {opened.prefix} has {documents:,} documents",
@@ -169,15 +213,6 @@ def _blocks(opened: IndexedFile, first: int, last: int, tick: Callable[[int], No
                     tick(block.nbytes)
 
 
-def _stem(prefix: Path | str) -> Path:
-    return Path(str(pair(prefix)[0])[:-4])
-
-
-def _names(prefix: Path) -> list[Path]:
-    binary, index = pair(prefix)
-    return [index, binary, sidecar_path(prefix), hash_path(prefix)]
-
-
 def _check_alike(opened: Sequence[IndexedFile]) -> None:
     if len(opened) < 2:
         raise DataError(
@@ -202,11 +237,14 @@ def _check_alike(opened: Sequence[IndexedFile]) -> None:
             )
 
 
-def _check_free(prefixes: Sequence[Path]) -> None:
-    """Refuse every name that is taken, also those of what lies beside a pair: it would be taken for the new pair's."""
-    taken = [str(path) for prefix in prefixes for path in _names(prefix) if path.exists()]
-    if taken:
-        raise DataError(f"{taken[0]}: exists already", "token files are never overwritten", f"rm {' '.join(taken)}")
+def _check_other(opened: Sequence[IndexedFile], out: Path | str) -> None:
+    for one in opened:
+        if one.prefix.resolve() == stem(out).resolve():
+            raise DataError(
+                f"--output {out}: is one of the files to merge",
+                "token files are never overwritten, and it is still to be read",
+                f"--output {stem(out)}-merged",
+            )
 
 
 def _check_same_tokenizer(opened: Sequence[IndexedFile], sidecars: Sequence[Sidecar | None]) -> None:
@@ -259,8 +297,3 @@ def _merged_hashes(opened: Sequence[IndexedFile]) -> NDArray[np.uint64] | None:
     if not all(hash_path(one.prefix).exists() for one in opened):
         return None
     return np.concatenate([hashes for one in opened if (hashes := _hashes_of(one)) is not None])
-
-
-def _save_hashes(prefix: Path, hashes: NDArray[np.uint64] | None) -> None:
-    if hashes is not None:
-        save_array(hash_path(prefix), hashes)

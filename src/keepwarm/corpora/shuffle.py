@@ -1,9 +1,9 @@
 """Documents in an order drawn by a seed, written once, in bounded memory and with sequential reading.
 
 Tokens lie in part files in the order of the text. Small corpora are read whole. Of larger ones each part is dealt out
-to buckets, where bucket b is to hold the documents of rank b*k to b*k + k - 1 in the final order; then one bucket at a
-time is read and put in order. The order is the same either way, and each token is read twice, never at random places
-of a file that does not fit into memory.
+to buckets, as much at a time as a bucket holds, where bucket b is to hold the documents of rank b*k to b*k + k - 1 in
+the final order; then one bucket at a time is read and put in order. The order is the same either way, and each token is
+read twice, never at random places of a file that does not fit into memory.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from keepwarm import files
 from keepwarm.corpora.indexed import IndexedWriter
 
-BUCKET_BYTES, MOST_BUCKETS = 128 << 20, 512
-_BLOCK_DOCUMENTS = 4096
+BUCKET_BYTES, MOST_BUCKETS = 64 << 20, 1024
+_BLOCK_DOCUMENTS, _BLOCK_TOKENS = 4096, 4 << 20
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -46,7 +46,7 @@ def write_shuffled(
     edges = np.arange(count + 1) * len(order) // count
     buckets = [folder / f"bucket-{number:05d}" for number in range(count)]
     try:
-        _deal(runs, order, edges, buckets, writer.dtype)
+        _deal(runs, order, edges, buckets, writer.dtype, -(-total_bytes // count) // writer.dtype.itemsize)
         for first, last, path in zip(edges[:-1].tolist(), edges[1:].tolist(), buckets, strict=True):
             arrived = np.sort(order[first:last])  # a bucket's documents lie in the order of the text
             tokens = np.fromfile(path, dtype=writer.dtype)
@@ -70,9 +70,9 @@ def _read(runs: Sequence[Run], total: int, dtype: np.dtype[np.generic]) -> NDArr
 
 def _deal(
     runs: Sequence[Run], order: NDArray[np.int64], edges: NDArray[np.int64], buckets: Sequence[Path],
-    dtype: np.dtype[np.generic],
+    dtype: np.dtype[np.generic], most_tokens: int,
 ) -> None:  # fmt: skip
-    """Append every document to the bucket of its rank."""
+    """Append every document to the bucket of its rank; about `most_tokens` are held at a time."""
     rank = np.empty(len(order), dtype=np.int64)
     rank[order] = np.arange(len(order))
     bucket_of = np.searchsorted(edges, rank, side="right") - 1
@@ -80,15 +80,23 @@ def _deal(
         path.unlink(missing_ok=True)
     before = 0
     for run in runs:
-        tokens = np.fromfile(run.path, dtype=dtype)
-        mine = bucket_of[before : before + len(run.lengths)]
-        by_bucket = np.argsort(mine, kind="stable")
-        starts = np.searchsorted(mine[by_bucket], np.arange(len(buckets) + 1))
-        for number, path in enumerate(buckets):
-            with files.explained(path), open(path, "ab") as out:
-                for block, _ in _gathered(tokens, run.lengths, by_bucket[starts[number] : starts[number + 1]]):
-                    out.write(block.data)
+        with open(run.path, "rb") as file:
+            for first, last in _spans(run.lengths, most_tokens, len(run.lengths)):
+                lengths = run.lengths[first:last]
+                tokens = np.fromfile(file, dtype=dtype, count=int(lengths.sum()))
+                _append(tokens, lengths, bucket_of[before + first : before + last], buckets)
         before += len(run.lengths)
+
+
+def _append(
+    tokens: NDArray[np.generic], lengths: NDArray[np.int64], bucket_of: NDArray[np.int64], buckets: Sequence[Path]
+) -> None:
+    by_bucket = np.argsort(bucket_of, kind="stable")
+    starts = np.searchsorted(bucket_of[by_bucket], np.arange(len(buckets) + 1))
+    for number in np.unique(bucket_of).tolist():
+        with files.explained(buckets[number]), open(buckets[number], "ab") as out:
+            for block, _ in _gathered(tokens, lengths, by_bucket[starts[number] : starts[number + 1]]):
+                out.write(block.data)
 
 
 def _emit(
@@ -104,7 +112,18 @@ def _gathered(
     """The documents `order` of `tokens`, in blocks: their tokens in a row, and their lengths."""
     stops = np.cumsum(lengths)
     starts = stops - lengths
-    for first in range(0, len(order), _BLOCK_DOCUMENTS):
-        chosen = order[first : first + _BLOCK_DOCUMENTS]
+    for first, last in _spans(lengths[order], _BLOCK_TOKENS, _BLOCK_DOCUMENTS):
+        chosen = order[first:last]
         spans = zip(starts[chosen].tolist(), stops[chosen].tolist(), strict=True)
         yield np.concatenate([tokens[start:stop] for start, stop in spans]), lengths[chosen]
+
+
+def _spans(lengths: NDArray[np.int64], most_tokens: int, most_documents: int) -> Iterator[tuple[int, int]]:
+    """[first, last) of the documents, divided where either limit is reached; a longer document is alone."""
+    stops = np.cumsum(lengths)
+    first, before = 0, 0
+    while first < len(lengths):
+        fitting = int(np.searchsorted(stops, before + most_tokens, side="right"))
+        last = max(first + 1, min(fitting, first + most_documents))
+        yield first, last
+        first, before = last, int(stops[last - 1])

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from itertools import takewhile
 from pathlib import Path
@@ -20,17 +20,28 @@ import numpy as np
 
 from keepwarm import files
 from keepwarm.corpora import fast
-from keepwarm.corpora.arrays import load_array, save_array
-from keepwarm.corpora.documents import iter_documents, text_files
+from keepwarm.corpora.arrays import load_array
+from keepwarm.corpora.documents import explained, read_files, text_files
 from keepwarm.corpora.documents import parts as divided
 from keepwarm.corpora.hashing import shuffled
-from keepwarm.corpora.identity import hash_path
-from keepwarm.corpora.indexed import IndexedWriter, Sidecar, best_dtype, pair, read_sidecar
-from keepwarm.corpora.parts import COUNTS, NUMBERS, Part, Settings, encode_parts, finished, path_of
+from keepwarm.corpora.indexed import IndexedWriter, Sidecar, best_dtype, read_sidecar
+from keepwarm.corpora.names import check_free, hash_path, pair
+from keepwarm.corpora.parts import (
+    COUNTS,
+    NUMBERS,
+    REFERENCE,
+    Part,
+    Settings,
+    encode_parts,
+    finished,
+    path_of,
+    record_of,
+)
 from keepwarm.corpora.shuffle import Run, write_shuffled
 from keepwarm.corpora.tokenizer import Tokenizer
 from keepwarm.errors import DataError, KeepwarmError
 
+Facts = tuple[int, int]  # bytes of a file, and when it was modified, in nanoseconds
 Tell = Callable[[str], None]
 Progress = Callable[[int, int], None]  # bytes of input that were just encoded, and of input in all
 
@@ -41,13 +52,12 @@ def tokenize_corpus(
 ) -> Sidecar:  # fmt: skip
     """Tokenize text files into `prefix`.bin/.idx with sidecar and hashes; goes on with what a stopped call has done.
 
-    Raises DataError for text that can't be read, for a corpus without text, and if the prefix is taken.
+    Raises DataError for text that can't be read or that changes meanwhile, for a corpus without text, and if the prefix
+    is taken.
     """
-    for path in pair(prefix):
-        if path.exists():
-            raise DataError(f"{path}: exists already", "token files are never overwritten", f"rm {path}")
-    inputs = text_files(patterns)
-    work = [Part(number, slices) for number, slices in enumerate(divided(inputs))]
+    check_free([prefix], prefix)
+    inputs = {path: _facts(path) for path in text_files(patterns)}
+    work = [Part(number, slices) for number, slices in enumerate(divided(list(inputs)))]
     folder = prefix.with_name(prefix.name + ".parts.partial")
     choice = fast.choose(tokenizer.path, tokenizer.encode, _sample(inputs))
     with files.run_lock(folder):
@@ -80,17 +90,17 @@ def is_tokenized(patterns: Sequence[str], tokenizer: Tokenizer, prefix: Path, se
     )
 
 
-def _sample(inputs: Sequence[Path]) -> list[str]:
+def _sample(inputs: Iterable[Path]) -> list[str]:
     """The first documents, about a megabyte of them."""
     used = 0
 
     def within(item: tuple[str, str]) -> bool:
         nonlocal used
         used += len(item[0])
-        return used <= fast.SAMPLE_BYTES or used == len(item[0])
+        return used <= fast.SAMPLE_CHARACTERS or used == len(item[0])
 
     with suppress(DataError):  # what can't be read is told when its part is made
-        return [text[: fast.SAMPLE_BYTES] for text, _ in takewhile(within, iter_documents([str(p) for p in inputs]))]
+        return [fast.beginning(text) for text, _ in takewhile(within, read_files(inputs))]
     return []
 
 
@@ -99,9 +109,9 @@ def _encode(
     tell: Tell | None, progress: Progress | None,
 ) -> Settings:  # fmt: skip
     """Make every part that is not there yet; by the reference after all if the fast library differs on the way."""
-    library = fast.LIBRARY if choice.backend is not None else "tokenizers"
+    library = fast.LIBRARY if choice.backend is not None else REFERENCE
     settings = Settings(folder, tokenizer.path, tokenizer.sha256, tokenizer.eod_token, library)
-    todo = [part for part in work if finished(part, settings) is None]
+    todo = [part for part in work if not finished(part, settings)]
     if tell is not None:
         tell(f"encoding with {library}: {choice.why}")
         if len(todo) < len(work):
@@ -119,12 +129,20 @@ def _encode(
 
 
 def _write(
-    work: Sequence[Part], settings: Settings, inputs: Sequence[Path], tokenizer: Tokenizer, prefix: Path, seed: int
+    work: Sequence[Part],
+    settings: Settings,
+    inputs: Mapping[Path, Facts],
+    tokenizer: Tokenizer,
+    prefix: Path,
+    seed: int,
 ) -> Sidecar:
-    records: list[dict[str, Any]] = [finished(part, settings) or {} for part in work]
+    records = [record_of(part, settings) for part in work]
     counts = {name: sum(record["counts"][name] for record in records) for name in COUNTS}
     if not counts["documents"]:
-        raise DataError(f"{inputs[0]}: holds no text", "a corpus without text can't be fed", "name other files")
+        shutil.rmtree(settings.folder)  # there is nothing to go on with
+        raise DataError(
+            f"{next(iter(inputs))}: holds no text", "a corpus without text can't be fed", "name other files"
+        )
     numbers = [load_array(path_of(settings.folder, part.number, "numbers.npy"), NUMBERS) for part in work]
     order = shuffled(counts["documents"], "documents", seed)
     runs = [
@@ -136,11 +154,28 @@ def _write(
         writer.sidecar = Sidecar(
             tokenizer_sha256=tokenizer.sha256, vocab_size=tokenizer.vocab_size, eod=tokenizer.eod_id,
             documents=counts["documents"], tokens=counts["tokens"], content_id=writer.content_id(),
-            source_files=[
-                {"path": str(p), "bytes": p.stat().st_size, "sha256": files.sha256_file(p)} for p in inputs
-            ],
+            source_files=[_source_file(path, facts) for path, facts in inputs.items()],
             text_bytes=counts["text_bytes"], empty_documents=counts["empty_documents"],
             special_tokens_escaped=counts["special_tokens_escaped"], shuffled_with_seed=seed,
         )  # fmt: skip
-        save_array(hash_path(prefix), np.concatenate([rows["hash"] for rows in numbers])[order], replace=True)
+        writer.hashes = np.concatenate([rows["hash"] for rows in numbers])[order]
     return writer.sidecar
+
+
+def _facts(path: Path) -> Facts:
+    with explained(path):
+        facts = path.stat()
+    return facts.st_size, facts.st_mtime_ns
+
+
+def _source_file(path: Path, before: Facts) -> dict[str, Any]:
+    """What the sidecar says of an input; DataError if it is not what it was before it was read."""
+    with explained(path):
+        sha256 = files.sha256_file(path)
+    if _facts(path) != before:
+        raise DataError(
+            f"{path}: changed while it was tokenized",
+            "the tokens are neither those of the file as it was nor as it is",
+            "give the same command again when nothing writes to it; files that did not change are not encoded again",
+        )
+    return {"path": str(path), "bytes": before[0], "sha256": sha256}

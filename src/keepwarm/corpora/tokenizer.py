@@ -63,7 +63,10 @@ class Tokenizer:
 
 
 def load_tokenizer(path: Path | str, eod: str | None = None) -> Tokenizer:
-    """Load a `tokenizer.json` or a folder that holds one. `eod` names the document end where it can't be told."""
+    """Load a `tokenizer.json` or a folder that holds one. `eod` names the document end where it can't be told.
+
+    Raises DataError for a file that is none, PlanError for a document end that it lacks or that is no special token.
+    """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     from tokenizers import Tokenizer as Backend
 
@@ -84,6 +87,8 @@ def load_tokenizer(path: Path | str, eod: str | None = None) -> Tokenizer:
     eod_id = backend.token_to_id(token)
     if eod_id is None:
         raise _no_end(file, f"has no token {token!r}", special)
+    if token not in special:  # text could spell it, and so forge a document end
+        raise _no_end(file, f"does not say that {token!r} is a special token", special)
     backend.encode_special_tokens = True
     backend.no_padding()
     backend.no_truncation()
@@ -119,7 +124,8 @@ def _no_end(file: Path, what: str, special: tuple[str, ...]) -> PlanError:
     return PlanError(
         f"tokenizer: {file} {what}",
         "documents would run into each other",
-        f"tokenizer: {{eod: TOKEN}} with one of its special tokens: {', '.join(special[:12]) or 'it has none'}",
+        f"--eod TOKEN, in a plan tokenizer: {{eod: TOKEN}}, with one of its special tokens: "
+        f"{', '.join(special[:12]) or 'it has none'}",
     )
 
 

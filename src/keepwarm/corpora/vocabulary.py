@@ -10,7 +10,7 @@ import numpy as np
 
 from keepwarm import files
 from keepwarm.corpora.holdout import texts_for_tokenizer
-from keepwarm.corpora.indexed import open_indexed
+from keepwarm.corpora.indexed import open_indexed, read_sidecar
 from keepwarm.corpora.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 from keepwarm.errors import DataError, PlanError
 from keepwarm.plan.model import Plan
@@ -58,6 +58,24 @@ def check_vocabulary(plan: Plan, tokenizer: Tokenizer) -> None:
             "ids beyond the model's embedding would crash the training or, worse, train wrong rows",
             "use the model's own tokenizer (leave `tokenizer` out of the plan), or a model with a larger vocabulary",
         )
+
+
+def check_tokenizer(prefix: Path, tokenizer: Tokenizer) -> None:
+    """Refuse a token file whose sidecar names another tokenizer or document end: its ids may all be in range."""
+    sidecar = read_sidecar(prefix)
+    if sidecar is None:
+        return
+    if sidecar.tokenizer_sha256 not in ("", tokenizer.sha256):  # "": its writer did not know it
+        what = f"the tokenizer {sidecar.tokenizer_sha256[:12]}", f"{tokenizer.path} is {tokenizer.sha256[:12]}"
+    elif sidecar.eod != tokenizer.eod_id:
+        what = f"the document end {sidecar.eod}", f"{tokenizer.path} has {tokenizer.eod_token!r}, {tokenizer.eod_id}"
+    else:
+        return
+    raise DataError(
+        f"{prefix}: was made with {what[0]}, {what[1]}",
+        "the same token means another word in it than in the other corpora",
+        f"keepwarm tokenize TEXT --tokenizer {tokenizer.path} --output {prefix}-again",
+    )
 
 
 def check_ids(prefix: Path, tokenizer: Tokenizer) -> None:

@@ -116,7 +116,9 @@ class CorpusSpec(Model):
     list: str | None = Field(None, description="a file of `weight prefix corpus` lines")
     indexed: Texts | None = Field(None, description="prefixes of .bin/.idx token files")
     exclude: str | None = Field(
-        None, description="a list of spans to leave out: lines `PREFIX document N` or `PREFIX tokens A:B`"
+        None,
+        description="a list of spans to leave out: lines `PREFIX document N` or `PREFIX tokens A:B` (of a text corpus its "
+        "name for PREFIX), and `PREFIX content ID` to say which file they were made for",
     )
 
     @model_validator(mode="before")

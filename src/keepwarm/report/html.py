@@ -292,7 +292,19 @@ def _fed(page: Page) -> str:
         f'<p class="muted">Tokens. Epochs count the whole line, before and after the attempt; the plan allows at most '
         f"{float(page.plan.max_epochs):g}. They are not recorded for the base, cooldown branches and unfinished attempts.</p>"
     )
-    heads = ("arm", "stage", "candidate", "source", "role", "asked", "fed", "difference", "share fed", "repeated", "epochs")
+    heads = (
+        "arm",
+        "stage",
+        "candidate",
+        "source",
+        "role",
+        "asked",
+        "fed",
+        "difference",
+        "share fed",
+        "repeated",
+        "epochs",
+    )
     return note + _table(heads, rows, numeric=(5, 6, 7, 8, 9, 10))
 
 

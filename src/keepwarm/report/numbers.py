@@ -16,6 +16,7 @@ from typing import Any
 from keepwarm.attempt.candidates import RESOLVERS
 from keepwarm.attempt.ramp import BEFORE
 from keepwarm.attempt.resolve import at_peak
+from keepwarm.corpora.exclusions import read_exclusions
 from keepwarm.corpora.filelist import read_filelist
 from keepwarm.corpora.indexed import bin_tokens
 from keepwarm.errors import KeepwarmError
@@ -35,6 +36,7 @@ class Size:
 
     tokens: int
     exact: bool
+    left_out: Mapping[str, Any] | None = None  # as the run recorded it; None before its token files are there
 
     def words(self) -> str:
         """For tables."""
@@ -54,7 +56,10 @@ def numbers(plan: Plan) -> dict[str, Any]:
         "name": plan.name,
         "step_tokens": plan.step_tokens,
         "lr_max": plan.optimizer.lr_max,
-        "corpora": {name: {"tokens": size.tokens, "exact": size.exact} for name, size in sizes.items()},
+        "corpora": {
+            name: {"tokens": size.tokens, "exact": size.exact, "left_out": size.left_out}
+            for name, size in sizes.items()
+        },
         "base": rows[0] if rows else {"checkpoint": plan.base.checkpoint, "phase": plan.base.phase},
         "stages": stages,
         "cooldown_tokens": cooldown,
@@ -71,7 +76,9 @@ def corpus_size(plan: Plan, name: str, spec: CorpusSpec) -> Size:
     if record.exists():
         known = json.loads(record.read_text(encoding="utf-8"))["corpora"].get(name)
         if known:
-            return Size(known["tokens"], True)
+            return Size(known["tokens"], True, known.get("left_out"))
+    if spec.exclude is not None:
+        read_exclusions(Path(spec.exclude))  # one that is missing or can't be understood is refused here already
     if spec.indexed is not None:
         return Size(sum(bin_tokens(prefix) for prefix in spec.indexed), True)
     if spec.list is not None:

@@ -9,6 +9,7 @@ from rich import box
 from rich.table import Table
 
 from keepwarm.attempt.records import read_metrics
+from keepwarm.corpora.trainable import LeftOut
 from keepwarm.plan.model import Plan
 from keepwarm.report.learning_rate import curve
 from keepwarm.report.terminal import console
@@ -22,6 +23,9 @@ def print_plan(plan: Plan, found: dict[str, Any], rate: float | None) -> None:
         f"{plan.name}: {len(plan.stages)} stages, {found['step_tokens']:,} tokens a step, run folder {plan.run.folder}"
     )
     out.print(_corpora(found))
+    for name, size in found["corpora"].items():
+        if size["left_out"] is not None:
+            out.print(LeftOut(**size["left_out"]).words(name, size["tokens"]), markup=False, soft_wrap=True)
     out.print(_line(plan, found))
     out.print(_ladders(found))
     print(curve(plan))
