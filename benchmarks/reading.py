@@ -6,10 +6,10 @@ Speed: samples of 4,097 tokens from 100 files of 2 to 3 MB of int32, which are i
 the order in it. The peers are `torch.utils.data.DataLoader` without workers and with its own collating, given the same
 samples in the same order as a list beforehand, over two map-style datasets: the plainest one, which holds a
 `numpy.memmap` of every file and cuts windows from it, and the reference's way (BlendCorpus' GPTDataset, without its
-logging), which joins a sample from documents, here of 1,000 tokens. Both give int64, as their documentation has it;
-keepwarm gives int32 into the trainer's own memory, to be widened where the model is, and a row has it widened by the
-CPU. The first batches are compared. Figures are CPU seconds of this process (user, system, all threads) by sample, the
-best of several; files are open before, and a window is read once, as in an epoch.
+logging), which joins a sample from documents, here of 1,000 tokens. Both give int64, as datasets for torch do; keepwarm
+gives int32 into the trainer's own memory, to be widened where the model is. One row has it widened by the CPU, another
+the plain dataset left at int32. The first batches are compared. Figures are CPU seconds of this process (user, system,
+all threads) by sample, the best of several; files are open before, and a window is read once, as in an epoch.
 
 Memory: a loader over thousands of sources, then over as many that are six times as large, in processes of their own;
 the `.bin` files are sparse. The peer there holds a mapping of every file and reads the same samples. A descriptor is
@@ -77,6 +77,8 @@ def stream_of(folder: Path, count: int) -> Stream:
 class Windows:
     """The plainest dataset: windows of mapped files, in the order of a list of (file, window)."""
 
+    dtype: type[np.signedinteger] = np.int64
+
     def __init__(self, folder: Path, order: list[tuple[int, int]]) -> None:
         self.order = order
         self.files = [np.memmap(path, dtype=np.int32, mode="r") for path in sorted(folder.glob("*.bin"))]
@@ -89,7 +91,13 @@ class Windows:
 
         file, window = self.order[place]
         first = window * SEQUENCE
-        return torch.from_numpy(np.array(self.files[file][first : first + SEQUENCE + 1], dtype=np.int64))
+        return torch.from_numpy(np.array(self.files[file][first : first + SEQUENCE + 1], dtype=self.dtype))
+
+
+class NarrowWindows(Windows):
+    """The same, not widened."""
+
+    dtype = np.int32
 
 
 class Documents(Windows):
@@ -207,6 +215,7 @@ def timed(folder: Path, order: list[tuple[int, int]], size: int) -> bool:
     count = len(order) // size
     ways: dict[str, Callable[[], Callable[[], None]]] = {  # what opens the files anew, and gives the work
         "torch DataLoader over numpy.memmap": lambda: partial(read_torch, peer_of(Windows, folder, order, size)),
+        "the same, left at int32": lambda: partial(read_torch, peer_of(NarrowWindows, folder, order, size)),
         "torch DataLoader over GPTDataset": lambda: partial(read_torch, peer_of(Documents, folder, order, size)),
         "keepwarm Stream.batch": lambda: partial(read_stream, opened_stream(folder), size, count, False),
         "the same, widened to int64": lambda: partial(read_stream, opened_stream(folder), size, count, True),
@@ -216,10 +225,11 @@ def timed(folder: Path, order: list[tuple[int, int]], size: int) -> bool:
     for _ in range(RUNS):
         for way, opened in ways.items():
             took[way].append(cpu(opened()) / (count * size) * 1e6)
-    least, good = [min(each) for each in took.values()], True
-    for number, (way, each) in enumerate(zip(ways, least, strict=True)):
-        ratios = least[0] / each, least[1] / each
-        holds = min(ratios) >= 2.5 if number > 1 and size == BATCHES[-1] else None
+    least, good = {way: min(each) for way, each in took.items()}, True
+    peers = [least[f"torch DataLoader over {dataset}"] for dataset in ("numpy.memmap", "GPTDataset")]
+    for way, each in least.items():
+        ratios = [peer / each for peer in peers]
+        holds = min(ratios) >= 2.5 if way == "keepwarm Stream.batch" and size == BATCHES[-1] else None
         good = good and holds is not False
         print(f"| {size} | {way} | {each:.2f} | {ratios[0]:.2f} | {ratios[1]:.2f} | {said(holds)} |", flush=True)
     return good

@@ -144,3 +144,10 @@ def test_the_entry_point_answers_without_torch():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "False"
     assert "status" in done.stdout
+
+
+def test_a_candidate_that_reads_a_corpus_too_often_is_marked(workplace, capsys):
+    assert main(["plan", "plan.yaml", "--set", "max_epochs=0.001"]) == 0
+    assert "(above max_epochs 0.001)" in " ".join(capsys.readouterr().out.split())
+    assert main(["plan", "plan.yaml"]) == 0
+    assert "above max_epochs" not in " ".join(capsys.readouterr().out.split())

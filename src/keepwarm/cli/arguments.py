@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from fractions import Fraction
+from typing import TypeVar
 
 from keepwarm.errors import KeepwarmError
 from keepwarm.units import parse_count, parse_ratio
 
+Number = TypeVar("Number", int, Fraction)
+
 
 def count(text: str, flag: str) -> int:
     """A positive number of tokens such as 22B."""
-    try:
-        found = parse_count(text)
-    except ValueError as error:
-        raise KeepwarmError(f"{flag}: {error}", "it says how many tokens", f"{flag} 22B") from None
-    if not found:
-        raise KeepwarmError(f"{flag} {text}", "there is nothing to feed", f"{flag} 22B")
-    return found
+    return _positive(parse_count, text, flag, "it says how many tokens are fed", "22B")
 
 
 def ratio(text: str, flag: str) -> Fraction:
     """A positive number, exact."""
+    return _positive(parse_ratio, text, flag, "it says how often a file may be read", "4")
+
+
+def _positive(parse: Callable[[str], Number], text: str, flag: str, why: str, example: str) -> Number:
     try:
-        found = parse_ratio(text)
+        found = parse(text)
     except ValueError as error:
-        raise KeepwarmError(f"{flag}: {error}", "it says how often", f"{flag} 4") from None
+        raise KeepwarmError(f"{flag}: {error}", why, f"{flag} {example}") from None
     if not found:
-        raise KeepwarmError(f"{flag} {text}", "nothing could be fed", f"{flag} 4")
+        raise KeepwarmError(f"{flag} {text}", why, f"{flag} {example}")
     return found

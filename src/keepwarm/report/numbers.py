@@ -56,6 +56,7 @@ def numbers(plan: Plan) -> dict[str, Any]:
         "name": plan.name,
         "step_tokens": plan.step_tokens,
         "lr_max": plan.optimizer.lr_max,
+        "max_epochs": float(plan.max_epochs),
         "corpora": {
             name: {"tokens": size.tokens, "exact": size.exact, "left_out": size.left_out}
             for name, size in sizes.items()

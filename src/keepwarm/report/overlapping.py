@@ -14,6 +14,7 @@ from keepwarm.corpora.ngrams import longest_shared
 from keepwarm.corpora.overlap import CorpusOverlap, Overlap
 from keepwarm.corpora.texts import Distinct
 from keepwarm.corpora.tokenizer import Tokenizer
+from keepwarm.report.table import aligned
 
 WORST = 5
 _LONGEST_TEXT = 160  # characters of a shared passage
@@ -141,9 +142,7 @@ def _table(found: Overlap) -> Iterator[str]:
         counts = (corpus.contaminated.sum(), corpus.exact, len(corpus.excluded))
         cells = (f"{int(count):,}" for count in counts)
         rows.append((str(corpus.prefix), f"{corpus.documents:,}", f"{corpus.tokens:,}", shared, *cells))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
-    for row in rows:
-        yield f"{row[0]:{widths[0]}}  " + "  ".join(f"{c:>{w}}" for c, w in zip(row[1:], widths[1:], strict=True))
+    yield from aligned(rows, right=range(1, len(head)))
 
 
 def _verdict(found: Overlap) -> Iterator[str]:

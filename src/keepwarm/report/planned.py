@@ -80,9 +80,16 @@ def _ladders(found: dict[str, Any]) -> Table:
                 label,
                 " ".join(f"{role} {format_share(share)}" for role, share in each["shares"].items()),
                 " ".join(f"{role} {tokens:,}" for role, tokens in each["tokens"].items()),
-                " ".join(f"{name} {epochs:.2f}" for name, epochs in each["epochs"].items() if epochs),
+                " ".join(
+                    _epochs(name, epochs, found["max_epochs"]) for name, epochs in each["epochs"].items() if epochs
+                ),
             )
     return table
+
+
+def _epochs(name: str, epochs: float, most: float) -> str:
+    """How often a candidate alone reads a corpus; above the plan's cap, it will be refused or reweighted."""
+    return f"{name} {epochs:.2f}" + (f" (above max_epochs {most:g})" if epochs > most else "")
 
 
 def _print_kept(plan: Plan) -> None:
