@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 
-from keepwarm.blend.ledger import LedgerRow
+from keepwarm.blend.ledger import LedgerRow, over_cap
 from keepwarm.errors import GuardError
 from keepwarm.lineage.graph import newest_at_peak
 from keepwarm.lineage.manifest import Manifest
@@ -133,7 +133,7 @@ def shares_complete(parts: Sequence[tuple[str, Fraction]], allow: Collection[str
 
 def within_epochs(rows: Sequence[LedgerRow], max_epochs: Fraction, allow: Collection[str]) -> list[str]:
     """Guard 5b: no source repeats more than `max_epochs` over the line. Returns warnings for those above 1."""
-    over = [row for row in rows if row.epochs_after > max_epochs and row.samples]
+    over = [row for row in over_cap(rows, max_epochs) if row.samples]
     if over and "budget-and-identity" not in allow:
         row = max(over, key=lambda each: each.epochs_after)
         raise GuardError(

@@ -5,7 +5,6 @@ Exact where the token files exist; where there is only text, tokens are estimate
 
 from __future__ import annotations
 
-import glob
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,9 +16,8 @@ from keepwarm.attempt.candidates import RESOLVERS
 from keepwarm.attempt.ramp import BEFORE
 from keepwarm.attempt.resolve import at_peak
 from keepwarm.corpora.exclusions import read_exclusions
-from keepwarm.corpora.filelist import read_filelist
+from keepwarm.corpora.given import given
 from keepwarm.corpora.indexed import bin_tokens
-from keepwarm.errors import KeepwarmError
 from keepwarm.plan.cookbook import ladder_for
 from keepwarm.plan.model import CorpusSpec, Plan, StageSpec
 from keepwarm.plan.rungs import Candidate, candidates
@@ -80,18 +78,10 @@ def corpus_size(plan: Plan, name: str, spec: CorpusSpec) -> Size:
             return Size(known["tokens"], True, known.get("left_out"))
     if spec.exclude is not None:
         read_exclusions(Path(spec.exclude))  # one that is missing or can't be understood is refused here already
-    if spec.indexed is not None:
-        return Size(sum(bin_tokens(prefix) for prefix in spec.indexed), True)
-    if spec.list is not None:
-        return Size(sum(bin_tokens(e.path) for e in read_filelist(Path(spec.list))), True)
-    paths = {path for pattern in spec.text or () for path in glob.glob(pattern, recursive=True)}
-    if not paths:
-        raise KeepwarmError(
-            f"corpora.{name}.text: no file matches {', '.join(spec.text or ())}",
-            "a corpus without text can't be fed",
-            f"corpora: {{{name}: {{text: PATH-OR-GLOB}}}}",
-        )
-    size = sum(Path(path).stat().st_size * UNPACKED.get(Path(path).suffix, 1.0) for path in paths)
+    items = given(name, spec)
+    if spec.text is None:
+        return Size(sum(bin_tokens(item.prefix) for item in items if item.prefix is not None), True)
+    size = sum(path.stat().st_size * UNPACKED.get(path.suffix, 1.0) for item in items for path in item.files)
     return Size(int(size / BYTES_PER_TOKEN), False)
 
 
