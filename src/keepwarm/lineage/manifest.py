@@ -17,7 +17,9 @@ from typing import Any, Literal
 from keepwarm import files
 from keepwarm.errors import LineageError
 
-Phase = Literal["warming", "peak", "decaying", "cooled", "unknown"]
+Phase = Literal["warming", "peak", "decaying", "cooled", "merged", "unknown"]
+Known = Literal["measured", "declared"]  # read from a checkpoint's own state, or a person's word
+Weights = Literal["dcp", "hugging-face", "megatron-deepspeed", "universal"]  # the format of the tensors
 FORMAT = 1
 
 
@@ -39,7 +41,13 @@ class Manifest:
     lr: float  # the rate the next step would use
     lr_max: float
     phase: Phase
-    phase_is: Literal["measured", "declared"] = "measured"
+    phase_is: Known = "measured"
+    lr_is: Known = "measured"
+    merged_from: tuple[str, ...] = ()  # ids of the checkpoints whose weights were averaged
+    weights: Weights = "dcp"
+    location: str | None = None  # the folder of the tensors, where it is not the manifest's own
+    global_batch_size: int = 0  # sequences of the step that ended here; 0: not known
+    unknown: tuple[str, ...] = ()  # what could not be established of a checkpoint that was trained elsewhere
     schedule: Mapping[str, Any] | None = None
     optimizer_state: bool = True
     sequence_length: int = 0
@@ -81,7 +89,8 @@ def read_manifest(folder: Path) -> Manifest:
         version = content.pop("format")
         if version != FORMAT:
             raise ValueError(f"format {version}, this keepwarm reads format {FORMAT}")
-        return Manifest(**content | {"allowed": tuple(content["allowed"])})
+        tuples = {name: tuple(content.get(name, ())) for name in ("allowed", "merged_from", "unknown")}
+        return Manifest(**content | tuples)
     except FileNotFoundError:
         raise LineageError(
             f"{path}: no such file", "without its manifest nobody knows what a checkpoint is", f"ls {Path(folder)}"
