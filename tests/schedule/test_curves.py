@@ -21,6 +21,7 @@ def test_a_shape_runs_from_one_to_zero_and_never_rises(shape: str) -> None:
         ("1-sqrt", 0.5),
         ("exponential", (0.01**0.25 - 0.01) / 0.99),
         ("inverse-sqrt", 1 - (3.5**-0.5 - 1) / (11**-0.5 - 1)),
+        ("inverse-square-root", ((1 + 9999 / 4) ** -0.5 - 0.01) / 0.99),
     ],
 )
 def test_a_quarter_of_the_way(shape: str, at_quarter: float) -> None:

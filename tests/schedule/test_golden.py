@@ -6,7 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from keepwarm.schedule.schedule import Schedule, cosine, infinite, rewarm, wsd
+from keepwarm.schedule.schedule import (
+    Schedule,
+    cosine,
+    infinite_cosine,
+    infinite_inv_sqrt,
+    inverse_square_root,
+    rewarm,
+    wsd,
+)
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "lr"
 SAMPLES = 16000  # 2000 steps of 8 samples; a schedule's unit is anything proportional to tokens, here 16 a sample
@@ -24,11 +32,12 @@ CURVES: dict[str, Schedule] = {
     "constcool_f0.1_T2000_min0": wsd(LR, WARMUP, TOKENS, TOKENS // 10),
     "constcool_f0.1_T2000_min2e-6": wsd(LR, WARMUP, TOKENS, TOKENS // 10, lr_min=2e-6),
     "constcool_f0.5_T2000_min2e-6": wsd(LR, WARMUP, TOKENS, TOKENS // 2, lr_min=2e-6),
-    "infinite-cosine_T2000_cd0.3_c0.4_constlr1e-4_min2e-6": infinite(
-        LR, 1e-4, WARMUP, TOKENS * 3 // 10, TOKENS * 4 // 10, TOKENS * 29 // 100, "cosine", 2e-6
+    "inverse-square-root_T2000_min0": inverse_square_root(LR, WARMUP, TOKENS),
+    "infinite-cosine_T2000_cd0.3_c0.4_constlr1e-4_min2e-6": infinite_cosine(
+        LR, 1e-4, WARMUP, TOKENS * 3 // 10, TOKENS * 4 // 10, TOKENS * 29 // 100, 2e-6
     ),
-    "infinite-inv-square-root_T2000_cd0.3_c0.4_constlr1e-4_min2e-6": infinite(
-        LR, 1e-4, WARMUP, TOKENS * 3 // 10, TOKENS * 4 // 10, TOKENS * 29 // 100, "inverse-sqrt", 2e-6
+    "infinite-inv-square-root_T2000_cd0.3_c0.4_constlr1e-4_min2e-6": infinite_inv_sqrt(
+        LR, 1e-4, WARMUP, TOKENS * 3 // 10, TOKENS * 4 // 10, TOKENS * 29 // 100, 2e-6
     ),
 }
 

@@ -10,13 +10,16 @@ from hypothesis import strategies as st
 from keepwarm.errors import PlanError
 from keepwarm.schedule.curves import SHAPES
 from keepwarm.schedule.schedule import (
+    BUILDERS,
     Piece,
     Schedule,
     constant,
     cooldown,
     cosine,
     decay_then_introduce,
-    infinite,
+    infinite_cosine,
+    infinite_inv_sqrt,
+    inverse_square_root,
     rewarm,
     wsd,
 )
@@ -36,7 +39,7 @@ def test_wsd_values() -> None:
 
 
 def test_arrays_of_any_shape_give_the_scalar_values() -> None:
-    schedule = infinite(LR, LR / 2, 10, 200, 300, 90, "inverse-sqrt", LR / 100)
+    schedule = infinite_inv_sqrt(LR, LR / 2, 10, 200, 300, 90, LR / 100)
     t = np.array([[0, 9, 10, 209], [210, 509, 510, 700]])
     assert schedule.lr(t).shape == (2, 4)
     assert schedule.lr(t).tolist() == [[schedule.lr(int(x)) for x in row] for row in t]
@@ -63,7 +66,7 @@ def test_a_decay_from_peak_is_at_peak_until_it_has_begun() -> None:
 
 
 def test_the_infinite_plateau_is_the_peak() -> None:
-    schedule = infinite(LR, LR / 2, 10, 200, 300, 90, "cosine", LR / 100)
+    schedule = infinite_cosine(LR, LR / 2, 10, 200, 300, 90, LR / 100)
     at = {0: "warming", 10: "decaying", 209: "decaying", 210: "peak", 510: "peak", 511: "decaying", 600: "cooled"}
     assert {t: schedule.phase(t) for t in at} == at
     assert schedule.lr_max == LR / 2
@@ -96,7 +99,14 @@ def test_a_fifth_of_lr_max_is_crossed_where_the_curve_says(shape: str, share: fl
 
 def test_crossings_of_every_shape_in_thousandths() -> None:
     crossings = {shape: decay_then_introduce(LR, 1000, shape, LR / 100).where(LR / 5) for shape in SHAPES}
-    assert crossings == {"linear": 809, "cosine": 712, "1-sqrt": 653, "exponential": 350, "inverse-sqrt": 428}
+    assert crossings == {
+        "linear": 809,
+        "cosine": 712,
+        "1-sqrt": 653,
+        "exponential": 350,
+        "inverse-sqrt": 428,
+        "inverse-square-root": 3,
+    }
 
 
 @given(shapes, lrs, st.integers(1, 10**12), st.floats(0.02, 1.0))
@@ -208,3 +218,67 @@ def test_refusals(case: str) -> None:
     with pytest.raises(PlanError, match=text) as error:
         build()
     assert error.value.why and error.value.fix
+
+
+ALL = {
+    "constant": constant(LR, 700),
+    "wsd": wsd(LR, 50, 700, 200, lr_min=LR / 10),
+    "cosine": cosine(LR, 50, 700, LR / 10),
+    "rewarm": rewarm(LR, 50, 700, "linear", LR / 10),
+    "inverse-square-root": inverse_square_root(LR, 50, 700),
+    "infinite-cosine": infinite_cosine(LR, LR / 2, 50, 200, 300, 150, LR / 100),
+    "infinite-inv-sqrt": infinite_inv_sqrt(LR, LR / 2, 50, 200, 300, 150, LR / 100),
+    "cooldown": cooldown(LR, 700),
+    "decay-then-introduce": decay_then_introduce(LR, 700, "cosine", LR / 100),
+}
+EVERYWHERE = np.arange(800)
+
+
+def test_every_builder_is_looked_at() -> None:
+    assert set(ALL) == set(BUILDERS)
+
+
+@pytest.mark.parametrize("name", BUILDERS)
+def test_an_lr_does_not_depend_on_where_a_resume_cuts(name: str) -> None:
+    whole = ALL[name].lr(EVERYWHERE)
+    for cut in range(0, 800, 61):
+        resumed = Schedule.from_dict(json.loads(json.dumps(ALL[name].to_dict())))
+        assert np.array_equal(resumed.lr(EVERYWHERE[cut:]), whole[cut:])
+
+
+@pytest.mark.parametrize("name", BUILDERS)
+def test_one_curve_in_steps_samples_and_tokens(name: str) -> None:
+    in_steps, step_tokens = ALL[name], 16 * 128
+    in_samples, in_tokens = in_steps.scaled(16), in_steps.scaled(step_tokens)
+    assert in_tokens == in_samples.scaled(128) and in_tokens.tokens == 700 * step_tokens
+    steps = np.arange(700)
+    np.testing.assert_allclose(in_tokens.lr(steps * step_tokens), in_steps.lr(steps), rtol=1e-14)
+    assert in_tokens.phases(steps * step_tokens).tolist() == in_steps.phases(steps).tolist()
+    fine = np.arange(0, 700 * 16)  # the integral of LR: sums over samples and over steps, each step of 16 equal samples
+    whole_steps = in_samples.lr(fine - fine % 16)
+    assert whole_steps.sum() == pytest.approx(16 * in_steps.lr(steps).sum(), rel=1e-12)
+    assert in_samples.lr(fine).sum() / 16 == pytest.approx(in_tokens.scaled(1).lr(fine * 128).sum() / 16, rel=1e-12)
+
+
+@pytest.mark.parametrize("name", BUILDERS)
+def test_no_step_of_a_curve_is_a_jump(name: str) -> None:
+    fine = ALL[name].scaled(1000)
+    rates = fine.lr(np.arange(fine.tokens + 2000))
+    assert np.abs(np.diff(rates)).max() < LR * 0.003  # 1-sqrt begins with the steepest step: sqrt(1/700,000)
+
+
+@pytest.mark.parametrize("name", BUILDERS)
+def test_phases_of_an_array_are_those_of_its_numbers(name: str) -> None:
+    assert ALL[name].phases(EVERYWHERE).tolist() == [ALL[name].phase(int(t)) for t in EVERYWHERE]
+
+
+def test_an_inverse_square_root_falls_as_the_root_of_warm_up_over_tokens() -> None:
+    schedule = inverse_square_root(LR, 50, 800)
+    assert schedule.lr(50) == LR and schedule.lr(200) == pytest.approx(LR / 2, rel=1e-14)
+    assert schedule.lr(800) == LR / 4 and schedule.phase(51) == "decaying"
+
+
+@pytest.mark.parametrize("warmup", [0, 700])
+def test_an_inverse_square_root_needs_its_warm_up(warmup: int) -> None:
+    with pytest.raises(PlanError, match="so both must be there"):
+        inverse_square_root(LR, warmup, 700)
