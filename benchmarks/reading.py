@@ -160,7 +160,7 @@ def read_stream(stream: Stream, size: int, count: int, widened: bool) -> None:
 
 
 def read_loader(stream: Stream, size: int, count: int) -> None:
-    with Loader(stream, size, 0, count) as loader:
+    with Loader(stream, lambda batch: size * batch, 0, count) as loader:
         for _ in range(count):
             loader.next()
 
@@ -257,7 +257,7 @@ def memory_child(way: str, folder: Path, count: int, samples: int) -> None:
     batches = samples // MEMORY_BATCH
     before = time.process_time()
     if way == "loader":
-        with Loader(stream, MEMORY_BATCH, 0, batches) as loader:
+        with Loader(stream, lambda batch: MEMORY_BATCH * batch, 0, batches) as loader:
             for _ in range(batches):
                 loader.next()
             report(imported, time.process_time() - before, samples)

@@ -69,6 +69,11 @@ def parse_lr(text: str | float | int, lr_max: float) -> float:
     return value
 
 
+def lr_of(text: str | float, lr_max: float) -> float:
+    """A rate of the plan in numbers; 0 is allowed, as the end of a decay."""
+    return 0.0 if str(text) in ("0", "0.0") else parse_lr(text, lr_max)
+
+
 def format_count(count: int) -> str:
     """Short text for people, at most three significant places: 301056 -> "301k", 22_000_000_000 -> "22B"."""
     for suffix in ("T", "B", "M", "k"):

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keepwarm import files
+from keepwarm.attempt.base import base_attempt
 from keepwarm.attempt.line import Feed, Line, feed_of, open_stream, threads_for
 from keepwarm.attempt.model import Attempt
 from keepwarm.attempt.progress import end_of
@@ -27,7 +28,7 @@ from keepwarm.attempt.records import (
     settle_attempt,
     write_verdict,
 )
-from keepwarm.attempt.resolve import base_attempt, cooldown_attempt
+from keepwarm.attempt.resolve import cooldown_attempt
 from keepwarm.blend.buffer import BufferVersion, fill, load_buffer
 from keepwarm.blend.ledger import ledger
 from keepwarm.corpora.prepare import Prepared
@@ -181,7 +182,7 @@ def _record_control(context: Run, attempt: Attempt) -> None:
 def _fed(attempt: Attempt, feed: Feed) -> list[Mapping[str, Any]]:
     """Asked against fed, by source."""
     roles = {source.id: source for source in attempt.sources}
-    rows = ledger(open_stream(attempt, feed), attempt.steps * attempt.global_batch_size)
+    rows = ledger(open_stream(attempt, feed), attempt.batches.samples(attempt.steps))
     return [
         {
             "source": row.name, "corpus": roles[row.source_id].corpus, "role": roles[row.source_id].role,

@@ -26,7 +26,7 @@ def test_planned_steps_of_a_tiny_stage_never_include_its_end():
 def test_a_stage_spends_at_most_its_share_on_evaluation(steps, sequences, counts, sequence_length):
     windows = {f"d{i}": count for i, count in enumerate(counts)}
     watched = list(windows)[:2]
-    points, size = affordable(steps, sequences * sequence_length, sequence_length, windows, watched)
+    points, size = affordable(steps, steps * sequences * sequence_length, sequence_length, windows, watched)
     at_ends = sum(windows.values()) * sequence_length
     on_the_way = len(points) * sum(size.values()) * sequence_length
     spent = FORWARD_COST * (at_ends + on_the_way)
@@ -36,6 +36,6 @@ def test_a_stage_spends_at_most_its_share_on_evaluation(steps, sequences, counts
 
 
 def test_the_first_points_survive_thinning():
-    points, _ = affordable(150, 2048, 128, {"a": 90, "b": 90, "c": 90}, ["a", "b", "c"])
+    points, _ = affordable(150, 150 * 2048, 128, {"a": 90, "b": 90, "c": 90}, ["a", "b", "c"])
     assert points[0] == planned_steps(150)[0]
     assert points[-1] == planned_steps(150)[-1]

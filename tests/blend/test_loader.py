@@ -35,7 +35,7 @@ def open_files():
 def test_the_batches_are_the_streams(stream):
     expected = [stream.batch(k * 6, k * 6 + 6) for k in range(3, 40)]
     before = open_files()
-    with Loader(stream, 6, 3, 40, ahead=2) as loader:
+    with Loader(stream, lambda batch: 6 * batch, 3, 40, ahead=2) as loader:
         found = [tuple(each.copy() for each in loader.next()) for _ in range(37)]
     for (tokens, sources), (wanted_tokens, wanted_sources) in zip(found, expected, strict=True):
         assert (tokens == wanted_tokens).all() and (sources == wanted_sources).all()
@@ -45,7 +45,7 @@ def test_the_batches_are_the_streams(stream):
 
 def test_a_batch_is_good_until_the_next_is_asked_for(stream):
     expected = [stream.batch(k * 6, k * 6 + 6)[0] for k in range(40)]
-    with Loader(stream, 6, 0, 40, ahead=1) as loader:
+    with Loader(stream, lambda batch: 6 * batch, 0, 40, ahead=1) as loader:
         for wanted in expected:
             tokens, _ = loader.next()
             time.sleep(0.002)  # the loader goes on reading meanwhile, as far as it may
@@ -53,7 +53,7 @@ def test_a_batch_is_good_until_the_next_is_asked_for(stream):
 
 
 def test_leaving_early_ends_the_thread(stream):
-    with Loader(stream, 6, 0, 1000, ahead=1) as loader:
+    with Loader(stream, lambda batch: 6 * batch, 0, 1000, ahead=1) as loader:
         loader.next()
     assert "loader" not in [thread.name for thread in threading.enumerate()]
 
@@ -62,14 +62,20 @@ def test_a_file_that_is_cut_short_while_it_is_read(stream):
     stream.batch(0, 1)
     for source in stream.sources.values():
         os.truncate(f"{source.prefix}.bin", 40)
-    with Loader(stream, 6, 0, 10) as loader, pytest.raises(DataError, match=r"\.bin: (ends before token|truncated)"):
+    with (
+        Loader(stream, lambda batch: 6 * batch, 0, 10) as loader,
+        pytest.raises(DataError, match=r"\.bin: (ends before token|truncated)"),
+    ):
         for _ in range(10):
             loader.next()
 
 
 def test_a_file_that_is_gone(stream):
     os.unlink(f"{next(iter(stream.sources.values())).prefix}.bin")
-    with Loader(stream, 64, 0, 1) as loader, pytest.raises(DataError, match="s0.bin: no such file"):
+    with (
+        Loader(stream, lambda batch: 64 * batch, 0, 1) as loader,
+        pytest.raises(DataError, match="s0.bin: no such file"),
+    ):
         loader.next()
 
 

@@ -13,8 +13,8 @@ import pytest
 import yaml
 
 from keepwarm import files
+from keepwarm.attempt.base import base_attempt
 from keepwarm.attempt.line import feed_of, open_stream
-from keepwarm.attempt.resolve import base_attempt
 from keepwarm.blend.ledger import ledger
 from keepwarm.cli.main import main
 from keepwarm.corpora import content

@@ -16,30 +16,34 @@ from keepwarm.blend.mixture import combine
 from keepwarm.blend.stream import Segment, next_segment
 from keepwarm.lineage import guard
 from keepwarm.plan.model import Plan
+from keepwarm.schedule.batch import Batches, BatchRamp, batches
 from keepwarm.schedule.schedule import Schedule
-from keepwarm.units import parse_lr
+from keepwarm.units import lr_of
 
 
 def make_attempt(
     plan: Plan, feed: Feed, mixes: Mixes, schedule: Schedule, *, arm: str, stage: str, number: int, rung: str,
     label: str, new: str | None, old: tuple[str, ...], start: str | None, moments: Moments,
     cursors: Mapping[str, int], allow: tuple[str, ...] = (), warnings: tuple[str, ...] = (),
+    batch_ramp: BatchRamp | None = None,
 ) -> Attempt:  # fmt: skip
     """Put an attempt together. The schedule has whole steps; `mixes` begins at step 0. GuardError if epochs exceed."""
-    steps = schedule.tokens // plan.step_tokens
-    assert steps * plan.step_tokens == schedule.tokens and mixes[0][0] == 0
+    cut = batches(plan.global_batch_size, batch_ramp)
+    steps = cut.steps(schedule.tokens // plan.sequence_length)
+    assert cut.samples(steps) * plan.sequence_length == schedule.tokens and mixes[0][0] == 0
     for _, roles in mixes:
         guard.shares_complete([(role.name, role.share) for role in roles], allow)
     if plan.over_max_epochs == "reweight":
-        mixes, lowered = within_caps(plan, feed, mixes, steps, cursors)
+        mixes, lowered = within_caps(plan, feed, mixes, cut, steps, cursors)
         warnings = (*warnings, *lowered)
     attempt = Attempt(
         arm=arm, stage=stage, number=number, rung=rung, label=label, new=new, old=old, start=start, moments=moments,
-        parts=_parts(mixes, steps), sources=_fed_sources(mixes, feed), schedule=schedule, segments=(),
+        parts=_parts(mixes, cut, steps), sources=_fed_sources(mixes, feed), schedule=schedule, segments=(),
         optimizer=Optimizer(plan.optimizer.betas, plan.optimizer.eps, plan.optimizer.weight_decay, plan.optimizer.clip),
         seed=plan.seed, sequence_length=plan.sequence_length, global_batch_size=plan.global_batch_size,
         micro_batch_size=plan.micro_batch_size or plan.global_batch_size, steps=steps,
-        max_epochs=Fraction(plan.max_epochs), evaluation=_evaluation(plan, feed, steps, _first_new(mixes), new, old),
+        max_epochs=Fraction(plan.max_epochs), batch_ramp=batch_ramp,
+        evaluation=_evaluation(plan, feed, cut, steps, _first_new(mixes), new, old),
         judgement=_judgement(plan, old), model=_model_words(plan), tokenizer_sha256=feed.tokenizer.sha256,
         vocab_size=feed.tokenizer.vocab_size, document_eod=feed.tokenizer.eod_id if plan.document_mask else None,
         allow=allow, warnings=warnings,
@@ -49,9 +53,9 @@ def make_attempt(
         if not attempt.segments:
             segment = Segment(0, mixture, tuple(sorted(cursors.items())))
         else:
-            segment = next_segment(open_stream(attempt, feed), first_step * plan.global_batch_size, mixture)
+            segment = next_segment(open_stream(attempt, feed), cut.samples(first_step), mixture)
         attempt = replace(attempt, segments=(*attempt.segments, segment))
-    rows = ledger(open_stream(attempt, feed), steps * plan.global_batch_size)
+    rows = ledger(open_stream(attempt, feed), cut.samples(steps))
     repeated = guard.within_epochs(rows, attempt.max_epochs, allow)
     return replace(attempt, warnings=(*warnings, *repeated))
 
@@ -61,23 +65,18 @@ def lr_min(plan: Plan) -> float:
     return lr_of(plan.schedule.lr_min, plan.optimizer.lr_max)
 
 
-def lr_of(text: str | float, lr_max: float) -> float:
-    """A rate of the plan in numbers; 0 is allowed."""
-    return 0.0 if str(text) in ("0", "0.0") else parse_lr(text, lr_max)
-
-
 def _first_new(mixes: Mixes) -> int:
     """The step at which the new data comes in; 0 where none does."""
     return next((step for step, roles in mixes if any(role.name == "new" for role in roles)), 0)
 
 
-def _parts(mixes: Mixes, steps: int) -> tuple[Part, ...]:
+def _parts(mixes: Mixes, cut: Batches, steps: int) -> tuple[Part, ...]:
     """Each role's share of all the attempt's tokens."""
     found: dict[str, Fraction] = {}
-    borders = [first for first, _ in mixes] + [steps]
-    for number, (first, roles) in enumerate(mixes):
+    borders = [cut.samples(step) for step in (*(first for first, _ in mixes), steps)]
+    for number, (_, roles) in enumerate(mixes):
         for role in roles:
-            share = role.share * Fraction(borders[number + 1] - first, steps)
+            share = role.share * Fraction(borders[number + 1] - borders[number], borders[-1])
             found[role.name] = found.get(role.name, Fraction(0)) + share
     return tuple(Part(name, share) for name, share in found.items())
 
@@ -95,12 +94,13 @@ def _fed_sources(mixes: Mixes, feed: Feed) -> tuple[FedSource, ...]:
 
 
 def _evaluation(
-    plan: Plan, feed: Feed, steps: int, switch_step: int, new: str | None, old: Sequence[str]
+    plan: Plan, feed: Feed, cut: Batches, steps: int, switch_step: int, new: str | None, old: Sequence[str]
 ) -> EvaluationPlan:
     """Points are dense from the step on that brings new data: that is when loss moves."""
     windows = {n: (c.holdout_tokens - 1) // plan.sequence_length for n, c in feed.corpora.items()}
     watched = [*old, new] if new else [plan.base.corpus]
-    points, size = affordable(steps - switch_step, plan.step_tokens, plan.sequence_length, windows, watched)
+    tokens = (cut.samples(steps) - cut.samples(switch_step)) * plan.sequence_length
+    points, size = affordable(steps - switch_step, tokens, plan.sequence_length, windows, watched)
     if plan.verdict.evaluate_every != "auto":
         every = max(1, round(int(plan.verdict.evaluate_every) / plan.step_tokens))
         return EvaluationPlan(tuple(range(every, steps, every)), size or {name: windows[name] for name in watched})

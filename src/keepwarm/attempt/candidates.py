@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from keepwarm.attempt import decay, rewarm
 from keepwarm.attempt.model import Attempt
@@ -27,4 +28,4 @@ RESOLVERS: dict[str, Callable[[Request], tuple[Attempt, Manifest]]] = {
 
 def resolve(request: Request) -> tuple[Attempt, Manifest]:
     """The attempt of a candidate and the checkpoint it starts from; GuardError when a guard refuses."""
-    return RESOLVERS[request.candidate.rung](request)
+    return RESOLVERS[request.candidate.rung](replace(request, plan=request.plan.of_stage(request.stage)))

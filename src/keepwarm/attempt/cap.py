@@ -12,18 +12,19 @@ from fractions import Fraction
 from keepwarm.attempt.line import Feed, Mixes, Role
 from keepwarm.blend.caps import reweighted, room_samples
 from keepwarm.plan.model import Plan
+from keepwarm.schedule.batch import Batches
 
 
 def within_caps(
-    plan: Plan, feed: Feed, mixes: Mixes, steps: int, cursors: Mapping[str, int]
+    plan: Plan, feed: Feed, mixes: Mixes, cut: Batches, steps: int, cursors: Mapping[str, int]
 ) -> tuple[Mixes, tuple[str, ...]]:
     """The mixes within `plan.max_epochs` as far as their roles can be, and what was lowered, in words.
 
     `cursors` are the samples of each source that the line was fed before the attempt.
     """
-    borders = [*(first for first, _ in mixes), steps]
+    borders = [cut.samples(step) for step in (*(first for first, _ in mixes), steps)]
     pieces = [
-        ((borders[k + 1] - borders[k]) * plan.global_batch_size, [(role.share, role.members) for role in roles])
+        (borders[k + 1] - borders[k], [(role.share, role.members) for role in roles])
         for k, (_, roles) in enumerate(mixes)
     ]
     known = {source for _, roles in mixes for role in roles for source in role.members}

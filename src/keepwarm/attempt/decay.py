@@ -11,29 +11,30 @@ from __future__ import annotations
 from collections.abc import Mapping
 from fractions import Fraction
 
-from keepwarm.attempt.build import lr_of, make_attempt
+from keepwarm.attempt.build import make_attempt
 from keepwarm.attempt.line import Role, identity, recorded_mix
 from keepwarm.attempt.model import Attempt
 from keepwarm.attempt.resolve import Request, new_of
 from keepwarm.errors import GuardError
 from keepwarm.lineage import guard
+from keepwarm.lineage.graph import newest_at_peak
 from keepwarm.lineage.manifest import Manifest
 from keepwarm.schedule import schedule as schedules
+from keepwarm.schedule.introduction import decay_schedule, introduction
 from keepwarm.schedule.schedule import Schedule
 
-CROSSING_PROBE_TOKENS = 10**12  # a decay this long gives the crossing as a share to twelve digits
 CONTINUED_TO, CONTINUED_AT = 100, 5  # the special continuation: LR_3/100, the new mix at LR_3/5
 
 
 def decay_then_introduce(request: Request) -> tuple[Attempt, Manifest]:
     """From an earlier at-peak checkpoint of the line: the newest that lies one decay segment before the line's end."""
-    asked, line = request.candidate.parameters, request.line
+    asked = request.candidate.parameters
     guard.mixed_introduction(asked["alpha_0"], request.candidate.label, request.stage.allow)
-    lr_max = line.end.lr_max
-    lr_end, lr_switch = lr_of(asked["to"], lr_max), lr_of(asked["introduce_at"], lr_max)
-    schedule, switch_step = decay_schedule(request, lr_max, asked["decay"], lr_end, lr_switch, asked["horizon"])
+    lr_max = request.lr_max
+    schedule, switch_step = introduction(request.plan, request.stage, request.candidate, lr_max)
     start = _earlier(request, switch_step * request.plan.step_tokens)
-    guard.peak_start(start, request.candidate.label, request.trunk, request.stage.allow, lr_max)
+    own_lr_max = lr_max / request.scale_from(start)  # at the batch the checkpoint was trained with
+    guard.peak_start(start, request.candidate.label, request.whole, request.stage.allow, own_lr_max)
     guard.optimizer_state(start, request.candidate.label, request.stage.allow)
     d0 = request.feed.corpora[request.plan.base.corpus].weights
     base = d0 if asked["base_data"] == "d0" else recorded_mix(start, _parent(start, request), d0)
@@ -44,8 +45,9 @@ def special_continuation(request: Request) -> tuple[Attempt, Manifest]:
     """From a line that ended by decay-then-introduce: the decay goes on from where it ended, with that stage's mix."""
     start, asked = request.line.end, request.candidate.parameters
     guard.decayed_end(start, request.candidate.label, request.stage.allow)
+    lr = start.lr * request.scale_from(start)
     schedule, switch_step = decay_schedule(
-        request, start.lr, asked["decay"], start.lr / CONTINUED_TO, start.lr / CONTINUED_AT, asked["horizon"]
+        request.plan, request.stage, request.candidate, lr, lr / CONTINUED_TO, lr / CONTINUED_AT
     )
     d0 = request.feed.corpora[request.plan.base.corpus].weights
     base = recorded_mix(start, request.line.begin, d0)
@@ -57,11 +59,11 @@ def incremental(request: Request) -> tuple[Attempt, Manifest]:
     asked, line, stage = request.candidate.parameters, request.line, request.stage
     start, tokens = line.end, request.plan.whole_steps(stage.tokens)
     guard.same_identity(start, identity(request.plan, request.feed), stage.allow)
-    lr_max, warmup_tokens = start.lr_max, 0
+    lr_max, warmup_tokens = request.lr_max, 0
     if start.phase != "peak":  # a rate that reached its minimum is warmed up first, from a fresh optimizer
         warmup_tokens = request.plan.whole_steps(round(tokens / 100))
     if asked["schedule"] == "peak":
-        guard.peak_start(start, request.candidate.label, request.trunk, stage.allow, lr_max)
+        guard.peak_start(start, request.candidate.label, request.whole, stage.allow, start.lr_max)
         schedule = schedules.constant(lr_max, tokens)
     else:
         schedule = schedules.rewarm(lr_max, warmup_tokens, tokens, "cosine", lr_max / CONTINUED_TO)
@@ -80,31 +82,6 @@ def incremental(request: Request) -> tuple[Attempt, Manifest]:
         cursors=start.cursors, allow=stage.allow,
     )  # fmt: skip
     return attempt, start
-
-
-def decay_schedule(
-    request: Request, lr_start: float, shape: str, lr_end: float, lr_switch: float, horizon: str
-) -> tuple[Schedule, int]:
-    """The decay and the step at which the new mix enters: the first whose LR is at or below `lr_switch`.
-
-    `horizon` new-data sizes the decay so that what follows the switch has the stage's tokens; `stage` gives the whole
-    decay the stage's tokens.
-    """
-    step_tokens = request.plan.step_tokens
-    probe = schedules.decay_then_introduce(lr_start, CROSSING_PROBE_TOKENS, shape, lr_end)
-    before = Fraction(probe.where(lr_switch), CROSSING_PROBE_TOKENS)
-    whole = Fraction(request.stage.tokens) if horizon == "stage" else request.stage.tokens / (1 - before)
-    tokens = request.plan.whole_steps(-(-whole.numerator // whole.denominator))
-    schedule = schedules.decay_then_introduce(lr_start, tokens, shape, lr_end)
-    switch_step = -(-schedule.where(lr_switch) // step_tokens)
-    if not 0 < switch_step < tokens // step_tokens:
-        raise GuardError(
-            "budget-and-identity",
-            f"{request.candidate.label}: a decay of {tokens // step_tokens} steps has no step on both sides of its switch",
-            "base data comes first, the new mix after it",
-            "give the stage more tokens",
-        )
-    return schedule, switch_step
 
 
 def _introduced(
@@ -130,18 +107,19 @@ def _introduced(
 
 def _earlier(request: Request, segment_tokens: int) -> Manifest:
     """The newest at-peak checkpoint of the line that lies at least `segment_tokens` before the line's end."""
-    latest = request.line.end.line_tokens - segment_tokens
-    guard.not_converged(request.line.end, request.candidate.label, request.stage.allow)
-    fit = [m for m in request.trunk if m.phase == "peak" and m.optimizer_state and m.line_tokens <= latest]
-    if not fit:
-        raise GuardError(
-            "phase-match",
-            f"{request.candidate.label} needs a checkpoint at peak {segment_tokens:,} tokens before {request.line.end.id}; "
-            "the line has none",
-            "its decay first goes on with the base data from there",
-            "save more often (run: {save_every: ...}) or give the stage fewer tokens",
-        )
-    return max(fit, key=lambda manifest: manifest.line_tokens)
+    end, label = request.line.end, request.candidate.label
+    guard.not_converged(end, label, request.stage.allow)
+    found = newest_at_peak(request.whole, end.line_tokens - segment_tokens)
+    if found is not None:
+        return found
+    deleted = newest_at_peak(request.trunk, end.line_tokens - segment_tokens)
+    raise GuardError(
+        "phase-match",
+        f"{label} needs a checkpoint at peak {segment_tokens:,} tokens before {end.id}; "
+        + (f"{deleted.id} was deleted" if deleted else "the line has none"),
+        "its decay first goes on with the base data from there",
+        "save more often (run: {save_every: ...}) or give the stage fewer tokens",
+    )
 
 
 def _parent(start: Manifest, request: Request) -> Manifest | None:

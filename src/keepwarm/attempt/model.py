@@ -15,6 +15,7 @@ from typing import Any, Literal
 from keepwarm import files
 from keepwarm.blend.mixture import Mixture
 from keepwarm.blend.stream import Segment
+from keepwarm.schedule.batch import Batches, BatchRamp, batches
 from keepwarm.schedule.schedule import Schedule
 
 Moments = Literal["keep", "reset", "fresh"]  # of AdamW: go on with them, drop them, or there are none yet
@@ -93,6 +94,7 @@ class Attempt:
     model: Mapping[str, Any]  # the plan's own words: a folder, or a config
     tokenizer_sha256: str
     vocab_size: int
+    batch_ramp: BatchRamp | None = None  # None: every step has global_batch_size samples
     document_eod: int | None = None  # attention and positions end at this token; None: they run through a window
     allow: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -102,15 +104,24 @@ class Attempt:
         """The attempt's folder inside the run folder."""
         return f"arms/{self.arm}/{self.stage}/{self.number:02d}-{self.rung}"
 
+    @cached_property
+    def batches(self) -> Batches:
+        """How its samples are cut into optimizer steps."""
+        return batches(self.global_batch_size, self.batch_ramp)
+
     @property
     def step_tokens(self) -> int:
-        """Tokens an optimizer step is fed."""
+        """Tokens an optimizer step is fed (once a batch ramp is over)."""
         return self.global_batch_size * self.sequence_length
+
+    def tokens_at(self, step: int) -> int:
+        """Tokens the attempt has been fed after `step` optimizer steps."""
+        return self.batches.samples(step) * self.sequence_length
 
     @property
     def tokens(self) -> int:
         """Tokens the attempt is fed in all."""
-        return self.steps * self.step_tokens
+        return self.tokens_at(self.steps)
 
     @cached_property
     def sha256(self) -> str:
@@ -133,6 +144,7 @@ def to_json(attempt: Attempt) -> dict[str, Any]:
             for s in attempt.segments
         ],
         "schedule": attempt.schedule.to_dict(),
+        "batch_ramp": attempt.batch_ramp.to_dict() if attempt.batch_ramp else None,
         "optimizer": {
             "betas": list(attempt.optimizer.betas),
             "eps": attempt.optimizer.eps,
@@ -164,6 +176,7 @@ def from_json(content: Mapping[str, Any]) -> Attempt:
                 for s in content["segments"]
             ),
             "schedule": Schedule.from_dict(content["schedule"]),
+            "batch_ramp": BatchRamp.from_dict(content["batch_ramp"]) if content.get("batch_ramp") else None,
             "optimizer": Optimizer(**{**optimizer, "betas": tuple(optimizer["betas"])}),
             "evaluation": EvaluationPlan(tuple(content["evaluation"]["steps"]), content["evaluation"]["subset"]),
             "judgement": Judgement(

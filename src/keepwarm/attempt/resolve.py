@@ -1,18 +1,18 @@
 """From what a plan asks and where the line stands to an attempt in exact numbers, past the guards.
 
 Pure: it reads manifests and ledgers that others have opened, and writes nothing. A guard that refuses raises
-GuardError; the caller records the candidate as refused and goes on to the next. Here: the base, the rungs that stay at
-LR_max, and cooldown branches; rewarm.py and decay.py hold the rungs that move the learning rate.
+GuardError; the caller records the candidate as refused and goes on to the next. Here: the rungs that stay at LR_max,
+and cooldown branches; base.py holds the base, rewarm.py and decay.py the rungs that move the learning rate.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from keepwarm.attempt.build import lr_min, lr_of, make_attempt
-from keepwarm.attempt.line import BASE, COOKBOOK, COOLDOWN, Feed, Line, Mixes, Role, identity, recorded_mix
+from keepwarm.attempt.build import make_attempt
+from keepwarm.attempt.line import COOKBOOK, COOLDOWN, Feed, Line, Mixes, Role, identity, recorded_mix
 from keepwarm.attempt.model import Attempt
 from keepwarm.attempt.ramp import ramped
 from keepwarm.blend.buffer import buffer_sources, outside_kept
@@ -22,7 +22,8 @@ from keepwarm.lineage.manifest import Manifest
 from keepwarm.plan.model import Plan, StageSpec
 from keepwarm.plan.rungs import Candidate
 from keepwarm.schedule import schedule as schedules
-from keepwarm.units import format_share
+from keepwarm.schedule.batch import scaled_lr
+from keepwarm.units import format_share, lr_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,35 +39,33 @@ class Request:
     trunk: Sequence[Manifest] = ()  # every checkpoint of the accepted line, oldest first
     converged: Manifest | None = None  # the line's end, cooled; the line's end itself where it is cooled
     best_replay: Fraction | None = None  # of the replay candidates tried before, the one that forgot least
+    deleted: Collection[str] = ()  # ids of the trunk's checkpoints that nothing can start from any more
 
+    @property
+    def whole(self) -> list[Manifest]:
+        """The checkpoints of the trunk that something can start from."""
+        return [manifest for manifest in self.trunk if manifest.id not in self.deleted]
 
-def base_attempt(plan: Plan, feed: Feed) -> Attempt:
-    """Stage 1: the base is trained on D_0 alone; warm-up and constant, so that it ends at peak, or a cosine."""
-    assert plan.base.tokens is not None
-    tokens = plan.whole_steps(plan.base.tokens)
-    warmup_tokens = plan.schedule.warmup.tokens_of(plan.base.tokens)
-    lr_max = plan.optimizer.lr_max
-    if plan.schedule.kind == "cosine":
-        schedule = schedules.cosine(lr_max, warmup_tokens, tokens, lr_min(plan))
-    else:
-        schedule = schedules.wsd(lr_max, warmup_tokens, tokens)
-    roles = [Role("d0", Fraction(1), feed.corpora[plan.base.corpus].weights)]
-    start = plan.model.hf if plan.model and plan.model.hf else None
-    return make_attempt(
-        plan, feed, [(0, roles)], schedule, arm="cookbook", stage=BASE, number=0, rung=BASE, label="train the base",
-        new=None, old=(), start=start, moments="fresh", cursors={},
-    )  # fmt: skip
+    @property
+    def lr_max(self) -> float:
+        """The line's LR_max, scaled by the plan's rule where the stage's batch is another than the line's last one."""
+        return self.line.end.lr_max * self.scale_from(self.line.end)
+
+    def scale_from(self, start: Manifest) -> float:
+        """What LR is multiplied by between the batch of a checkpoint and the stage's."""
+        batch = start.global_batch_size or self.plan.global_batch_size  # of foreign checkpoints it is not known
+        return scaled_lr(1.0, batch, self.plan.global_batch_size, self.plan.optimizer.lr_scaling or "none")
 
 
 def at_peak(request: Request) -> tuple[Attempt, Manifest]:
     """Naive, replay, replay-previous-mix, buffer-mix, balance: from the line's end, LR stays at its LR_max."""
     plan, stage, line, candidate = request.plan, request.stage, request.line, request.candidate
-    guard.peak_start(line.end, candidate.label, request.trunk, stage.allow, line.end.lr_max)
+    guard.peak_start(line.end, candidate.label, request.whole, stage.allow, line.end.lr_max)
     guard.optimizer_state(line.end, candidate.label, stage.allow)
     guard.same_identity(line.end, identity(plan, request.feed), stage.allow)
     roles = roles_of(request)
     check_buffer(request, roles)
-    schedule = schedules.constant(line.end.lr_max, plan.whole_steps(stage.tokens))
+    schedule = schedules.constant(request.lr_max, plan.whole_steps(stage.tokens))
     attempt = make_attempt(
         plan, request.feed, _mixes(request, roles), schedule, arm=line.arm, stage=stage.name, number=request.number,
         rung=candidate.rung, label=candidate.label, new=new_of(line, stage), old=tuple(name for name, _ in line.taught),
@@ -88,6 +87,7 @@ def _mixes(request: Request, roles: Sequence[Role]) -> Mixes:
 
 def cooldown_attempt(plan: Plan, trunk: Attempt, line: Line, tokens: int, feed: Feed) -> Attempt:
     """A cooldown branch off the line's end: the trunk's last mix goes on while LR falls from LR_max to its minimum."""
+    plan = plan.with_batch(trunk.global_batch_size)
     schedule = schedules.cooldown(
         line.end.lr_max,
         plan.whole_steps(tokens),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 
-from keepwarm.attempt.build import lr_of, make_attempt
+from keepwarm.attempt.build import make_attempt
 from keepwarm.attempt.line import Role, identity
 from keepwarm.attempt.model import Attempt, Moments
 from keepwarm.attempt.resolve import Request, new_of
@@ -17,6 +17,7 @@ from keepwarm.lineage import guard
 from keepwarm.lineage.manifest import Manifest
 from keepwarm.schedule import schedule as schedules
 from keepwarm.schedule.schedule import Schedule
+from keepwarm.units import lr_of
 
 WARMUP_SHARE = Fraction(1, 100)
 USUAL_REPLAY = Fraction(5, 100)
@@ -25,8 +26,8 @@ USUAL_REPLAY = Fraction(5, 100)
 def replay_rewarm(request: Request) -> tuple[Attempt, Manifest]:
     """From the line's end at peak, optimizer reset: the replay mix that did best, warmed up to LR, then constant."""
     line, label = request.line, request.candidate.label
-    guard.peak_start(line.end, label, request.trunk, request.stage.allow, line.end.lr_max)
-    lr = lr_of(request.candidate.parameters["lr"], line.end.lr_max)
+    guard.peak_start(line.end, label, request.whole, request.stage.allow, line.end.lr_max)
+    lr = lr_of(request.candidate.parameters["lr"], request.lr_max)
     tokens, warmup_tokens = _lengths(request)
     schedule = schedules.rewarm(lr, warmup_tokens, tokens)
     return _attempt(request, request.best_replay or USUAL_REPLAY, schedule, line.end, "reset")
@@ -48,7 +49,7 @@ def legacy(request: Request) -> tuple[Attempt, Manifest]:
 
 
 def _redecayed(request: Request, start: Manifest, to: str | float, moments: Moments) -> tuple[Attempt, Manifest]:
-    lr_max = request.line.end.lr_max
+    lr_max = request.lr_max
     tokens, warmup_tokens = _lengths(request)
     lr = lr_of(request.candidate.parameters["lr"], lr_max)
     schedule = schedules.rewarm(lr, warmup_tokens, tokens, "cosine", lr_of(to, lr_max))

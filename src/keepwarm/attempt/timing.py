@@ -24,14 +24,14 @@ def planned_steps(steps: int) -> tuple[int, ...]:
 
 
 def affordable(
-    steps: int, step_tokens: int, sequence_length: int, windows: Mapping[str, int], watched: Sequence[str]
+    steps: int, tokens: int, sequence_length: int, windows: Mapping[str, int], watched: Sequence[str]
 ) -> tuple[tuple[int, ...], dict[str, int]]:
-    """Evaluation steps and windows a corpus that keep the stage within `COMPUTE_SHARE`.
+    """Evaluation steps and windows a corpus that keep `steps` of `tokens` in all within `COMPUTE_SHARE`.
 
     `windows` = all held-out windows of every corpus (measured in full at the end), `watched` = the corpora looked at
     on the way. Points are thinned evenly, the first ones last, when the budget can't pay for all of them.
     """
-    budget_tokens = COMPUTE_SHARE / FORWARD_COST * steps * step_tokens
+    budget_tokens = COMPUTE_SHARE / FORWARD_COST * tokens
     left_tokens = budget_tokens - sum(windows.values()) * sequence_length
     points = planned_steps(steps)
     cheapest = sum(min(FEWEST_WINDOWS, windows[name]) for name in watched) * sequence_length

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import queue
 import threading
+from collections.abc import Callable
 from types import TracebackType
 
 import numpy as np
@@ -20,14 +21,16 @@ AHEAD = 4
 
 
 class Loader:
-    """The batches of samples [k * batch_samples, (k + 1) * batch_samples), from k = `first` to `last` - 1, in order."""
+    """The batches of samples [begins(k), begins(k + 1)), from k = `first` to `last` - 1, in order; none is larger than
+    the last."""
 
-    def __init__(self, stream: Stream, batch_samples: int, first: int, last: int, ahead: int = AHEAD) -> None:
-        """Begin to read."""
-        self._stream, self._samples = stream, batch_samples
+    def __init__(self, stream: Stream, begins: Callable[[int], int], first: int, last: int, ahead: int = AHEAD) -> None:
+        """Begin to read. `begins` gives the number of a batch's first sample."""
+        self._stream, self._begins = stream, begins
+        largest = begins(last) - begins(last - 1)
         self._ready: queue.Queue[Batch | BaseException] = queue.Queue(ahead)
         # One batch is with the trainer, `ahead` wait, one is being read.
-        self._memory = np.empty((ahead + 2, batch_samples, stream.sequence_length + 1), dtype=np.int32)
+        self._memory = np.empty((ahead + 2, largest, stream.sequence_length + 1), dtype=np.int32)
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._read, args=(first, last), name="loader", daemon=True)
         self._thread.start()
@@ -55,8 +58,9 @@ class Loader:
     def _read(self, first: int, last: int) -> None:
         try:
             for number in range(first, last):
-                out = self._memory[number % len(self._memory)]
-                self._offer(self._stream.batch(number * self._samples, (number + 1) * self._samples, out))
+                begin, end = self._begins(number), self._begins(number + 1)
+                out = self._memory[number % len(self._memory), : end - begin]
+                self._offer(self._stream.batch(begin, end, out))
                 if self._stopped.is_set():
                     return
         except BaseException as error:  # told to the trainer, in its own thread

@@ -115,7 +115,7 @@ class Training:
             if any(record.get("event") == "stopped-early" for record in read_metrics(self.metrics.path)):
                 return
             self._event("resumed", f"from step {self.step}")
-        with Loader(self.job.stream, attempt.global_batch_size, self.step, attempt.steps) as loader:
+        with Loader(self.job.stream, attempt.batches.samples, self.step, attempt.steps) as loader:
             self._steps(loader)
 
     def _steps(self, loader: Loader) -> None:
@@ -142,7 +142,7 @@ class Training:
     @property
     def tokens(self) -> int:
         """Tokens fed since the attempt began."""
-        return self.step * self.attempt.step_tokens
+        return self.attempt.tokens_at(self.step)
 
     def _before(self) -> None:
         """The loss of every corpus before the first step: read off the start's manifest where it was measured."""
@@ -159,9 +159,10 @@ class Training:
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         tokens, sources = loader.next()
+        step_tokens = len(tokens) * attempt.sequence_length
         loss = 0.0
         for rows in torch.from_numpy(tokens).split(attempt.micro_batch_size):  # type: ignore[no-untyped-call]
-            part = models.token_losses(self.model, rows.long(), attempt.document_eod).sum() / attempt.step_tokens
+            part = models.token_losses(self.model, rows.long(), attempt.document_eod).sum() / step_tokens
             part.backward()  # type: ignore[no-untyped-call]
             loss += part.item()
         norm = float(nn.utils.clip_grad_norm_(self.model.parameters(), attempt.optimizer.clip))
@@ -178,7 +179,7 @@ class Training:
         fed = {s: int(c) for s, c in zip(self.job.stream.source_ids, counts, strict=True) if c}
         self._write(
             {"kind": "train", "step": self.step, "tokens": self.tokens, "loss": loss, "lr": lr, "grad_norm": norm,
-             "tokens_per_second": round(attempt.step_tokens / seconds, 1), "samples": fed}
+             "tokens_per_second": round(step_tokens / seconds, 1), "samples": fed}
         )  # fmt: skip
         return True
 
@@ -237,7 +238,7 @@ class Training:
 
     def _manifest(self, name: str) -> Manifest:
         attempt, start = self.attempt, self.job.start
-        samples = self.step * attempt.global_batch_size
+        samples = attempt.batches.samples(self.step)
         cursors = self.job.stream.cursors(samples)
         before = self.job.stream.cursors(0)
         fed = dict(start.source_tokens) if start else {}
@@ -250,7 +251,8 @@ class Training:
             attempt=attempt.sha256, plan=self.job.plan_sha256, step=self.step, samples=samples,
             attempt_tokens=self.tokens, line_tokens=(start.line_tokens if start else 0) + self.tokens,
             lr=float(attempt.schedule.lr(self.tokens)), lr_max=attempt.schedule.lr_max, phase=self._phase(),
-            schedule=attempt.schedule.to_dict(), architecture_sha256=models.architecture_sha256(self.model.config),
+            global_batch_size=attempt.batches.size(max(0, self.step - 1)), schedule=attempt.schedule.to_dict(),
+            architecture_sha256=models.architecture_sha256(self.model.config),
             weights_sha256=models.weights_sha256(self.model), cursors=(dict(start.cursors) if start else {}) | cursors,
             source_tokens=fed,
             source_names=(dict(start.source_names) if start else {}) | {s.id: s.name for s in attempt.sources},

@@ -57,7 +57,7 @@ def header(
         "kind": "header", "format": 1, "attempt": attempt.sha256, "arm": attempt.arm, "stage": attempt.stage,
         "rung": attempt.rung, "label": attempt.label, "new": attempt.new, "old": list(attempt.old),
         "steps": attempt.steps, "step_tokens": attempt.step_tokens, "seed": attempt.seed, "ends": phase,
-        "switch_step": attempt.segments[-1].first_sample // attempt.global_batch_size,
+        "switch_step": attempt.batches.steps(attempt.segments[-1].first_sample),
         "roles": {source.id: source.role for source in attempt.sources},
         "sources": {source.id: source.name for source in attempt.sources},
         "references": references, "before": before, "tolerance": tolerance,

@@ -18,7 +18,8 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from keepwarm.errors import PlanError
-from keepwarm.plan.model import Plan, cross_errors
+from keepwarm.plan.checks import cross_errors
+from keepwarm.plan.model import Plan
 
 Place = tuple[str | int, ...]
 Position = tuple[int, int]  # line, column, from 1

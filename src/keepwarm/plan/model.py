@@ -15,11 +15,12 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 
 from keepwarm.plan.rungs import Rung
 from keepwarm.plan.values import Count, Length, LengthField, Rate, Ratio, Texts, Tolerance, ToleranceField
-from keepwarm.units import parse_count
+from keepwarm.units import parse_count, parse_lr
 
 GUARDS = ("peak-start", "phase-match", "mixed-introduction", "buffer-clean", "budget-and-identity", "append-only",
           "optimizer-state")  # fmt: skip
 ARMS = ("no-replay", "d0-only")
+Keep = Literal["all", "peak-before-each-cooldown", "needed"]
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -97,16 +98,34 @@ class OptimizerSpec(Model):
     eps: float = Field(1e-8, gt=0, description="added to the denominator")
     weight_decay: float = Field(0.1, ge=0, description="of matrices and embeddings; norms and biases have none")
     clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
+    lr_scaling: Literal["none", "sqrt", "linear"] | None = Field(
+        None, description="of LR_max when a stage's batch is k times the one before: none, by sqrt(k), by k"
+    )
 
 
 class ScheduleSpec(Model):
-    """Of the base (warm-up, constant) and of cooldown branches."""
+    """Of the base (warm-up, then what its kind says) and of cooldown branches."""
 
-    kind: Literal["wsd", "cosine"] = Field("wsd", description="wsd: warm-up, constant, cooldown as a branch")
+    kind: Literal["wsd", "cosine", "infinite-cosine", "infinite-inv-sqrt"] = Field(
+        "wsd", description="wsd: warm-up, constant, cooldown as a branch; infinite-*: with a first decay to constant_lr"
+    )
+    decay: LengthField | None = Field(
+        None, description="infinite-*: share of the base's tokens, or tokens, that decays"
+    )
+    constant_lr: Rate | None = Field(None, description="infinite-*: the plateau behind that decay, such as lr_max/2")
     warmup: LengthField = Field(Length(Fraction(5, 100)), description="share of the base's tokens, or tokens")
     cooldown: LengthField = Field(Length(Fraction(20, 100)), description="share of a stage's tokens, or tokens; extra")
     cooldown_shape: Literal["1-sqrt", "linear", "cosine", "exponential"] = Field("1-sqrt", description="how it falls")
     lr_min: Rate = Field(0.0, description="where a cooldown or cosine ends: 0, 3e-5 or lr_max/100")
+
+    @model_validator(mode="after")
+    def _infinite(self) -> ScheduleSpec:
+        infinite = self.kind.startswith("infinite-")
+        if infinite != (self.decay is not None) or infinite != (self.constant_lr is not None):
+            raise ValueError(
+                "decay and constant_lr are given for infinite-cosine and infinite-inv-sqrt, and only there"
+            )
+        return self
 
 
 class CorpusSpec(Model):
@@ -146,11 +165,20 @@ class HoldoutSpec(Model):
     )
 
 
+class BatchRampSpec(Model):
+    """The batch of the base grows to global_batch_size in equal steps."""
+
+    start: int = Field(ge=1, description="sequences of the first optimizer step")
+    increment: int = Field(ge=1, description="sequences it grows by; global_batch_size - start is a multiple of it")
+    tokens: Positive = Field(description="tokens after which global_batch_size is reached")
+
+
 class BaseSpec(Model):
     """Stage 1: trained here, or given."""
 
     corpus: str = Field(description="D_0")
     tokens: Positive | None = Field(None, description="train it on this many tokens of D_0")
+    batch_ramp: BatchRampSpec | None = Field(None, description="smaller batches at its beginning")
     checkpoint: str | None = Field(None, description="or start from this keepwarm checkpoint or Hugging Face folder")
     lr: float | None = Field(None, gt=0, description="LR at which a given checkpoint ended, where it does not say")
     phase: Literal["peak", "cooled"] | None = Field(None, description="and its phase, where it does not say")
@@ -161,6 +189,8 @@ class BaseSpec(Model):
             raise ValueError("give exactly one of tokens (to train it) and checkpoint (it is there)")
         if self.tokens is not None and (self.lr is not None or self.phase is not None):
             raise ValueError("lr and phase are declared of a given checkpoint only")
+        if self.tokens is None and self.batch_ramp is not None:
+            raise ValueError("batch_ramp belongs to a base that is trained here")
         return self
 
 
@@ -173,6 +203,11 @@ class StageSpec(Model):
     ramp: LengthField | None = Field(
         None,
         description="share of its tokens, or tokens, over which rungs at LR_max move from the recorded mix to theirs",
+    )
+    global_batch_size: int | None = Field(
+        None,
+        ge=1,
+        description="sequences an optimizer step, where not the plan's; optimizer.lr_scaling says what LR does",
     )
     shift: Literal["auto", "weak", "strong"] = Field("auto", description="distance of D_i from D_0; auto measures it")
     ladder: tuple[Rung, ...] | None = Field(
@@ -250,6 +285,11 @@ class RunSpec(Model):
     backend: Literal["native"] = Field("native", description="native: this machine")
     threads: int | None = Field(None, ge=1, description="CPU threads; all cores when left out")
     save_every: AutoCount = Field("auto", description="tokens between checkpoints; auto: four an attempt")
+    keep: Keep = Field(
+        "all",
+        description="checkpoints whose tensors are kept once a stage is accepted. peak-before-each-cooldown: the end of "
+        "each accepted stage, and what a rung of the plan may still start from; needed: the latter alone",
+    )
 
     @field_validator("backend", mode="before")
     @classmethod
@@ -299,6 +339,20 @@ class Plan(Model):
         """Tokens of the whole optimizer steps that feed at least `tokens`."""
         return -(-tokens // self.step_tokens) * self.step_tokens
 
+    @property
+    def plateau_lr(self) -> float:
+        """LR_max of the line: optimizer.lr_max, or the rate behind the first decay of an infinite schedule."""
+        lr_max, constant_lr = self.optimizer.lr_max, self.schedule.constant_lr
+        return lr_max if constant_lr is None else parse_lr(constant_lr, lr_max)
+
+    def of_stage(self, stage: StageSpec) -> Plan:
+        """The plan with the batch of one stage."""
+        return self.with_batch(stage.global_batch_size or self.global_batch_size)
+
+    def with_batch(self, global_batch_size: int) -> Plan:
+        """The plan with another batch."""
+        return self.model_copy(update={"global_batch_size": global_batch_size})
+
     @field_validator("control")
     @classmethod
     def _known_arms(cls, value: tuple[str, ...]) -> tuple[str, ...]:
@@ -306,66 +360,3 @@ class Plan(Model):
             if name not in ARMS:
                 raise ValueError(f"{name!r} is not a control arm; one of: none, {', '.join(ARMS)}")
         return tuple(dict.fromkeys(value))
-
-
-def cross_errors(plan: Plan) -> list[tuple[tuple[str | int, ...], str]]:
-    """What is wrong between parts of a plan: (place, message) each."""
-    found = [
-        (place, f"no corpus is named {name!r}; there are: {', '.join(plan.corpora)}")
-        for place, name in _named_corpora(plan)
-        if name not in plan.corpora
-    ]
-    found += _stage_errors(plan)
-    found += _score_errors(plan)
-    if plan.micro_batch_size is not None and plan.global_batch_size % plan.micro_batch_size:
-        message = f"{plan.micro_batch_size} does not divide global_batch_size {plan.global_batch_size}"
-        found.append((("micro_batch_size",), message))
-    if plan.model is None and plan.base.checkpoint is None:
-        found.append((("base", "tokens"), "there is no model: name one, or a base.checkpoint"))
-    if plan.holdout.tokens < 32 * plan.sequence_length:
-        message = f"{plan.holdout.tokens:,} tokens are fewer than 32 windows; needed: {32 * plan.sequence_length:,}"
-        found.append((("holdout", "tokens"), message))
-    return found
-
-
-def _named_corpora(plan: Plan) -> list[tuple[tuple[str | int, ...], str]]:
-    """Every place that names a corpus, with the name."""
-    places: list[tuple[tuple[str | int, ...], str]] = [(("base", "corpus"), plan.base.corpus)]
-    places += [(("stages", index, "new"), stage.new) for index, stage in enumerate(plan.stages)]
-    places += [(("verdict", "tolerance", name), name) for name in plan.verdict.tolerance if name != "default"]
-    places += [(("holdout", "files", name), name) for name in plan.holdout.files]
-    places += [(("buffer", "scores", name), name) for name in plan.buffer.scores]
-    if plan.tokenizer is not None and plan.tokenizer.train is not None:
-        places += [(("tokenizer", "train", "corpora"), name) for name in plan.tokenizer.train.corpora or ()]
-    return places
-
-
-def _stage_errors(plan: Plan) -> list[tuple[tuple[str | int, ...], str]]:
-    found: list[tuple[tuple[str | int, ...], str]] = []
-    taught, names = {plan.base.corpus: "base.corpus"}, set[str]()
-    for index, stage in enumerate(plan.stages):
-        if stage.new in taught:
-            message = f"{stage.new} is {taught[stage.new]} already; a stage teaches a corpus that is new"
-            found.append((("stages", index, "new"), message))
-        taught[stage.new] = f"taught by {stage.name}"
-        if stage.ramp is not None and not 0 < plan.whole_steps(stage.ramp.tokens_of(stage.tokens)) < plan.whole_steps(
-            stage.tokens
-        ):
-            message = f"a ramp of {stage.ramp} does not end within the stage's {stage.tokens:,} tokens, in whole steps"
-            found.append((("stages", index, "ramp"), message))
-        if stage.name in names:
-            found.append((("stages", index, "name"), f"two stages are named {stage.name}"))
-        names.add(stage.name)
-    return found
-
-
-def _score_errors(plan: Plan) -> list[tuple[tuple[str | int, ...], str]]:
-    """Scores are needed by highest-loss, for every corpus that may enter B, and by nothing else."""
-    if plan.buffer.policy != "highest-loss":
-        message = f"the policy {plan.buffer.policy} uses no scores; with scores: policy: highest-loss"
-        return [(("buffer", "scores"), message)] if plan.buffer.scores else []
-    missing = [stage.new for stage in plan.stages if stage.new not in plan.buffer.scores]
-    message = (
-        f"highest-loss needs the documents' scores of {', '.join(missing)}: scores: {{{', '.join(missing)}: FILE.npy}}"
-    )
-    return [(("buffer", "policy"), message)] if missing else []

@@ -12,6 +12,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from keepwarm.attempt.base import base_batches, base_schedule
 from keepwarm.attempt.candidates import RESOLVERS
 from keepwarm.attempt.ramp import BEFORE
 from keepwarm.attempt.resolve import at_peak
@@ -21,6 +22,7 @@ from keepwarm.corpora.indexed import bin_tokens
 from keepwarm.plan.cookbook import ladder_for
 from keepwarm.plan.model import CorpusSpec, Plan, StageSpec
 from keepwarm.plan.rungs import Candidate, candidates
+from keepwarm.report.legs import stage_rates
 from keepwarm.strategy.ladder import TRAINABLE
 
 BYTES_PER_TOKEN = 3.5  # of text, a rough figure that only estimates (marked ~) use
@@ -45,7 +47,10 @@ def numbers(plan: Plan) -> dict[str, Any]:
     """All that `keepwarm plan` shows, as data."""
     sizes = {name: corpus_size(plan, name, spec) for name, spec in plan.corpora.items()}
     rows = [_base_row(plan, sizes)] if plan.base.tokens else []
-    stages = [_stage(plan, index, stage, sizes) for index, stage in enumerate(plan.stages)]
+    rates = stage_rates(plan)
+    stages = [
+        _stage(plan.of_stage(stage), index, stage, sizes, rates[index]) for index, stage in enumerate(plan.stages)
+    ]
     worst = sum(stage["tokens"] * stage["attempts_at_most"] for stage in stages)
     trunk = sum(stage["tokens"] for stage in stages) + (rows[0]["tokens"] if rows else 0)
     cooldown = plan.schedule.cooldown.tokens_of(plan.stages[-1].tokens)
@@ -53,7 +58,7 @@ def numbers(plan: Plan) -> dict[str, Any]:
     return {
         "name": plan.name,
         "step_tokens": plan.step_tokens,
-        "lr_max": plan.optimizer.lr_max,
+        "lr_max": plan.plateau_lr,
         "max_epochs": float(plan.max_epochs),
         "corpora": {
             name: {"tokens": size.tokens, "exact": size.exact, "left_out": size.left_out}
@@ -87,25 +92,24 @@ def corpus_size(plan: Plan, name: str, spec: CorpusSpec) -> Size:
 
 def _base_row(plan: Plan, sizes: Mapping[str, Size]) -> dict[str, Any]:
     assert plan.base.tokens is not None
-    steps = -(-plan.base.tokens // plan.step_tokens)
+    tokens = base_schedule(plan).tokens
     return {
         "name": "base",
-        "steps": steps,
-        "tokens": steps * plan.step_tokens,
+        "steps": base_batches(plan).steps(tokens // plan.sequence_length),
+        "tokens": tokens,
         "asked_tokens": plan.base.tokens,
         "warmup_tokens": plan.schedule.warmup.tokens_of(plan.base.tokens),
         "schedule": plan.schedule.kind,
-        "epochs": {plan.base.corpus: steps * plan.step_tokens / max(1, sizes[plan.base.corpus].tokens)},
+        "epochs": {plan.base.corpus: tokens / max(1, sizes[plan.base.corpus].tokens)},
     }
 
 
-def _stage(plan: Plan, index: int, stage: StageSpec, sizes: Mapping[str, Size]) -> dict[str, Any]:
+def _stage(plan: Plan, index: int, stage: StageSpec, sizes: Mapping[str, Size], lr: float) -> dict[str, Any]:
     tokens = plan.whole_steps(stage.tokens)
     steps = tokens // plan.step_tokens
     grade = "strong" if stage.shift == "auto" else stage.shift
     which, rungs = ladder_for(plan, index, grade)
     tried = [each for rung in rungs for each in candidates(rung)]
-    lr = plan.optimizer.lr_max
     return {
         "name": stage.name,
         "new": stage.new,
