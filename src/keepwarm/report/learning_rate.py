@@ -1,62 +1,110 @@
-"""The learning rate over a plan's line: a table by step, CSV, JSON, or a curve in the terminal."""
+"""The learning rate by step: a curve in the terminal with a thinned table, CSV, or JSON."""
 
 from __future__ import annotations
 
 import json
+import math
+import sys
 
 from keepwarm.errors import KeepwarmError
 from keepwarm.plan.model import Plan
-from keepwarm.report.legs import rates, total_steps
+from keepwarm.report.lr_curve import Curve, Row, of_plan, turning_points
+from keepwarm.report.table import aligned
 
 ROWS = 20
 
 
-def parse_steps(text: str | None, total: int, rows: int | None) -> range:
-    """`A:B:C` -> steps A to B inclusive by C; None -> all of the line, thinned to about `rows` if given."""
+def parse_steps(text: str | None, curve: Curve) -> range:
+    """`A:B:C` -> steps A to B inclusive by C; None -> all of the curve."""
+    first, last = curve.first_step, curve.last_step
     if text is None:
-        return range(0, total + 1, max(1, total // rows) if rows else 1)
+        return range(first, last + 1)
     try:
-        first, last, every = (int(word) for word in [*text.split(":"), "1"][:3])
-        if not (0 <= first <= last <= total and every > 0 and text.count(":") in (1, 2)):
+        begin, end, by = (int(word) for word in [*text.split(":"), "1"][:3])
+        if not (first <= begin <= end and by > 0 and text.count(":") in (1, 2)) or (
+            end > last and not curve.open_ended
+        ):
             raise ValueError
     except ValueError:
+        beyond = "" if curve.open_ended else f" <= {last}"
         raise KeepwarmError(
-            f"--steps {text}: not A:B or A:B:C with 0 <= A <= B <= {total}",
-            "the line has no other steps",
-            f"--steps 0:{total}:{max(1, total // ROWS)}",
+            f"--steps {text}: not A:B or A:B:C with {first} <= A <= B{beyond}",
+            "there are no other steps",
+            f"--steps {first}:{last}:{max(1, (last - first) // ROWS)}",
         ) from None
-    return range(first, last + 1, every)
+    return range(begin, end + 1, by)
 
 
-def print_rates(plan: Plan, steps: str | None, *, as_csv: bool, as_json: bool) -> None:
-    """Print the rates; by default a curve and a thinned table."""
-    wanted = parse_steps(steps, total_steps(plan), None if as_csv or as_json else ROWS)
-    found = list(rates(plan, wanted))
+def print_rates(curve: Curve, steps: str | None, *, as_csv: bool, as_json: bool) -> None:
+    """Print the rates; by default a plot and a thinned table. Findings go to the standard error."""
+    if steps is None and not (as_csv or as_json):
+        found = turning_points(curve, ROWS)
+    else:
+        found = curve.rows(parse_steps(steps, curve))
+    warn(curve)
     if as_json:
-        print(json.dumps([{"step": s, "lr": lr, "phase": p, "stage": name} for s, lr, p, name in found], indent=1))
-        return
-    if as_csv:
+        print(json.dumps(_json(curve, found), indent=1))
+    elif as_csv:
         print("step,lr,phase")
-        for step, lr, phase, _ in found:
-            print(f"{step},{lr!r},{phase}")
-        return
-    print(curve(plan))
-    print(f"{'step':>9}  {'LR':>11}  {'phase':9} stage")
-    for step, lr, phase, name in found:
-        print(f"{step:>9,}  {lr:>11.5g}  {phase:9} {name}")
+        for row in found:
+            print(f"{row.step},{row.lr!r},{row.phase}")
+    else:
+        print(plot(curve))
+        stages = any(row.stage for row in found)
+        cells = [(f"{r.step:,}", f"{r.lr:.5g}", r.phase, *((r.stage,) if stages else ())) for r in found]
+        head = ("step", "LR", "phase", *(("stage",) if stages else ()))
+        print("\n".join(aligned([head, *cells], right=(0, 1))))
+
+
+def warn(curve: Curve) -> None:
+    """The findings, each in three lines on the standard error, and the flags that were passed over."""
+    for finding in curve.findings or ():
+        print(f"warning: {finding}", file=sys.stderr)
+    if curve.others:
+        print(f"not about the learning rate: {' '.join(curve.others)}", file=sys.stderr)
+
+
+def _json(curve: Curve, rows: list[Row]) -> object:
+    listed = [{name: value for name, value in row._asdict().items() if name != "stage" or value} for row in rows]
+    if curve.findings is None:
+        return listed
+    findings = [finding.to_dict() for finding in curve.findings]
+    return {"rows": listed, "findings": findings, "not_about_lr": list(curve.others)}
 
 
 def curve(plan: Plan, width: int = 78, height: int = 12) -> str:
-    """The learning rate of the line as a plot of characters."""
+    """The learning rate of a plan's line as a plot of characters."""
+    return plot(of_plan(plan), width, height)
+
+
+def plot(curve: Curve, width: int = 78, height: int = 12) -> str:
+    """A curve as a plot of characters."""
     import plotext
 
-    total = total_steps(plan)
-    every = max(1, total // (4 * width))
-    points = list(rates(plan, range(0, total + 1, every)))
+    points = turning_points(curve, 4 * width)
     figure = plotext.figure
     figure.clear()
     figure.plot_size(width, height)
     figure.title("learning rate by optimizer step")
-    signal = figure.signal([point[0] for point in points], [point[1] for point in points], marker="braille")
+    signal = figure.signal([point.step for point in points], [point.lr for point in points], marker="braille")
     figure.draw(signal.lines())
+    for axis, values in (("x", [point.step for point in points]), ("y", [0.0, *(point.lr for point in points)])):
+        ticks = _ticks(min(values), max(values))
+        figure.ruler(axis).ticks(ticks, [f"{tick:,.0f}" if axis == "x" else _rate(tick) for tick in ticks])
     return str(figure.build().string(colorless=True))
+
+
+def _ticks(low: float, high: float, about: int = 5) -> list[float]:
+    """Round numbers between `low` and `high`: multiples of 1, 2 or 5 times a power of ten."""
+    if high <= low:
+        return [low]
+    power = 10.0 ** math.floor(math.log10((high - low) / about))
+    by = next(power * each for each in (1, 2, 5, 10) if (high - low) / (power * each) <= about)
+    first = math.ceil(low / by - 1e-9)
+    return [number * by for number in range(first, math.floor(high / by + 1e-9) + 1)]
+
+
+def _rate(lr: float) -> str:
+    """2e-4, not 0.0002."""
+    digits, _, power = f"{lr:.2e}".partition("e")
+    return f"{float(digits):g}e{int(power)}" if lr else "0"

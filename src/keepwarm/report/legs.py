@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -13,7 +13,6 @@ from keepwarm.plan.model import Plan
 from keepwarm.schedule import schedule as schedules
 from keepwarm.schedule.batch import Batches, batches, scaled_lr
 from keepwarm.schedule.schedule import Schedule
-from keepwarm.units import lr_of
 from keepwarm.units import lr_of
 
 
@@ -64,7 +63,7 @@ def stage_rates(plan: Plan) -> list[float]:
     return rates
 
 
-def rates(plan: Plan, steps: range) -> Iterator[tuple[int, float, str, str]]:
+def rates(plan: Plan, steps: Sequence[int]) -> Iterator[tuple[int, float, str, str]]:
     """(step, LR after that many optimizer steps, phase, stage) for each of `steps` of the line."""
     line = legs(plan)
     for number, leg in enumerate(line):
