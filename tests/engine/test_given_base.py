@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ import torch
 
 from keepwarm.cli.main import main
 from keepwarm.corpora.tokenizer import train_tokenizer
+
+GOLDEN = Path(__file__).parents[1] / "golden"
 
 
 @pytest.fixture
@@ -55,7 +58,7 @@ def test_a_given_hugging_face_base_must_declare_its_phase(hugging_face, workplac
 def test_a_cooled_given_base_is_refused_at_peak(hugging_face, workplace, edit_plan, capsys):
     edit_plan((MODEL, ""), (TOKENIZER, ""), (BASE, "base: {corpus: d0, checkpoint: hf, lr: 3e-5, phase: cooled}"))
     assert main(["run", "plan.yaml"]) == 2
-    assert "is cooled at LR 3e-05 (1% of LR_max 0.003)" in capsys.readouterr().err
+    assert "is cooled (declared) at LR 3e-05 (declared) (1% of LR_max 0.003)" in capsys.readouterr().err
 
 
 def test_a_given_base_without_moments_needs_its_guard_overridden_and_the_record_keeps_it(
@@ -63,7 +66,7 @@ def test_a_given_base_without_moments_needs_its_guard_overridden_and_the_record_
 ):
     edit_plan((MODEL, ""), (TOKENIZER, ""), (BASE, "base: {corpus: d0, checkpoint: hf, lr: 3e-3, phase: peak}"))
     assert main(["run", "plan.yaml"]) == 2
-    assert "which has no optimizer state" in capsys.readouterr().err
+    assert "has no optimizer state" in capsys.readouterr().err
     edit_plan(("new: d1, tokens: 5_120,", "new: d1, tokens: 5_120, allow: [optimizer-state],"))
     assert main(["run", "plan.yaml", "--stage", "stage2"]) == 0
     attempt = json.loads((workplace / "run/arms/cookbook/stage2/00-replay/attempt.json").read_text())
@@ -112,3 +115,73 @@ def test_a_damaged_checkpoint_is_refused(workplace, edit_plan, capsys):
     capsys.readouterr()
     assert main(["run", "plan.yaml", "--stage", "stage2"]) == 2
     assert ".distcp: has" in capsys.readouterr().err
+
+
+def of_a_trainer(folder: Path, lr: float, rates: tuple[float, ...]) -> None:
+    """Leave in a model's folder what a Trainer leaves there at step 10 of 20."""
+    history = [{"step": number, "learning_rate": rate} for number, rate in enumerate(rates)]
+    state = {"global_step": 10, "max_steps": 20, "log_history": history}
+    (folder / "trainer_state.json").write_text(json.dumps(state))
+    torch.save({"base_lrs": [3e-3], "_last_lr": [lr]}, folder / "scheduler.pt")
+
+
+def test_a_trainers_checkpoint_says_its_rate_and_phase_itself(hugging_face, workplace, edit_plan, capsys):
+    of_a_trainer(hugging_face, 3e-3, (1e-3, 3e-3))
+    edit_plan((MODEL, ""), (TOKENIZER, ""), (BASE, "base: {corpus: d0, checkpoint: hf}"))
+    edit_plan(("new: d1, tokens: 5_120,", "new: d1, tokens: 5_120, allow: [optimizer-state],"))
+    assert main(["run", "plan.yaml", "--stage", "stage2"]) == 0
+    given = json.loads((workplace / "run/arms/cookbook/base/00-given/manifest.json").read_text())
+    assert (given["lr"], given["phase"], given["lr_is"], given["phase_is"]) == (3e-3, "peak", "measured", "measured")
+    assert (given["weights"], given["step"], given["optimizer_state"]) == ("hugging-face", 10, False)
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ("lr: 1e-3", "base.lr: 0.001 was declared, the checkpoint's own state says 0.0002"),
+        ("phase: peak", "base.phase: peak was declared, the checkpoint's own state says decaying"),
+    ],
+)
+def test_a_declaration_that_the_state_contradicts_is_refused(said, message, hugging_face, edit_plan, capsys):
+    of_a_trainer(hugging_face, 2e-4, (3e-3, 1e-3))
+    edit_plan((MODEL, ""), (TOKENIZER, ""), (BASE, f"base: {{corpus: d0, checkpoint: hf, {said}}}"))
+    assert main(["run", "plan.yaml"]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_what_the_state_leaves_open_is_asked_for_alone(hugging_face, edit_plan, capsys):
+    of_a_trainer(hugging_face, 3e-3, ())
+    edit_plan((MODEL, ""), (TOKENIZER, ""), (BASE, "base: {corpus: d0, checkpoint: hf}"))
+    assert main(["run", "plan.yaml"]) == 2
+    error = capsys.readouterr().err
+    assert "does not say in which phase it ended" in error and "lr: 0.003, phase: cooled" in error
+
+
+def test_a_megatron_checkpoint_is_refused_with_what_was_found(workplace, edit_plan, capsys):
+    with tarfile.open(GOLDEN / "checkpoint/real_ckB.tar.gz") as archive:
+        archive.extractall(workplace / "ckB", filter="data")
+    edit_plan((BASE, "base: {corpus: d0, checkpoint: ckB/global_step10}"))
+    assert main(["run", "plan.yaml"]) == 2
+    error = capsys.readouterr().err
+    assert "is a megatron-deepspeed checkpoint of iteration 10, LR 0.000117365, phase decaying" in error
+    assert "convert its weights to a Hugging Face folder" in error
+
+
+def test_an_adopted_hugging_face_checkpoint_is_a_base_with_its_position(hugging_face, workplace, edit_plan, capsys):
+    """Its weights are loaded from where they lie; cursors, LR and phase are its manifest's."""
+    for name in ("s0.bin", "s0.idx", "s1.bin", "s1.idx", "list.txt"):
+        shutil.copy(GOLDEN / "runs/data" / name, workplace)
+    (workplace / "line.yaml").write_text(
+        "name: line\nsequence_length: 32\nstages:\n  - {name: stage1, new: d0, list: list.txt, lr: 3e-3, phase: peak,\n"
+        "     checkpoints: [{folder: hf, samples: 100}]}\n"
+    )
+    assert main(["adopt", "line.yaml", "--run", "adopted"]) == 0
+    (folder,) = (workplace / "adopted").glob("arms/*/*/*/checkpoints/*")
+    tokenizer = "tokenizer: {file: hf/tokenizer.json}\n"
+    edit_plan((MODEL, ""), (TOKENIZER, tokenizer), (BASE, f"base: {{corpus: d0, checkpoint: {folder}}}"))
+    edit_plan(("new: d1, tokens: 5_120,", "new: d1, tokens: 5_120, allow: [optimizer-state],"))
+    assert main(["run", "plan.yaml", "--stage", "stage2"]) == 0
+    given = json.loads((workplace / "run/arms/cookbook/base/00-given/manifest.json").read_text())
+    assert given["id"] == str(workplace / "hf") and given["line_tokens"] == 3200
+    assert (given["lr"], given["lr_is"], given["phase"], given["phase_is"]) == (3e-3, "declared", "peak", "declared")
+    assert sorted(given["cursors"].values()) == [30, 70]

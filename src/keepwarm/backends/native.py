@@ -6,16 +6,15 @@ import contextlib
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
-from keepwarm.attempt.line import BASE, Feed, open_stream, threads_for
+from keepwarm.attempt.build import model_words
+from keepwarm.attempt.line import BASE, Feed, identity, open_stream, threads_for
 from keepwarm.attempt.model import Attempt
 from keepwarm.attempt.records import Record
+from keepwarm.backends.given import given
 from keepwarm.engine.build import make_model, measure_given
 from keepwarm.engine.loop import Job, Stopped, Training
-from keepwarm.engine.model import is_hugging_face
-from keepwarm.errors import PlanError
 from keepwarm.evaluate.heldout import HeldOut, load_heldout
 from keepwarm.lineage.manifest import Manifest, read_manifest, write_record
 from keepwarm.plan.model import Plan
@@ -33,12 +32,10 @@ def train(
     asked: list[int] = []
     job = Job(
         run_folder=run_folder, plan_sha256=plan_sha256, attempt=attempt, header=header,
-        stream=open_stream(attempt, feed), heldout=_heldout(plan, feed), start=start,
+        stream=open_stream(attempt, feed), heldout=heldout_of(plan, feed), start=start,
         make_model=lambda: make_model(attempt, run_folder, start),
-        identity={"tokenizer_sha256": attempt.tokenizer_sha256, "vocab_size": attempt.vocab_size,
-                  "sequence_length": attempt.sequence_length},
-        save_steps=save_steps(plan, attempt), threads=threads_for(plan, attempt.stage), tell=tell, hopeless=hopeless,
-        stop=lambda: bool(asked),
+        identity=identity(plan, feed), save_steps=save_steps(plan, attempt),
+        threads=threads_for(plan, attempt.stage), tell=tell, hopeless=hopeless, stop=lambda: bool(asked),
     )  # fmt: skip
     training = Training(job)
     try:
@@ -57,48 +54,19 @@ def adopt_base(plan: Plan, feed: Feed, say: Callable[[str], None]) -> Manifest:
     record = Path(plan.run.folder) / "arms/cookbook/base/00-given"
     if (record / "manifest.json").exists():
         return read_manifest(record)
-    manifest = _given(plan, feed)
+    manifest = given(plan, feed)
     say(f"measuring the base {manifest.id}")
     document_eod = feed.tokenizer.eod_id if plan.document_mask else None
-    measured = measure_given(manifest, _heldout(plan, feed), threads_for(plan, BASE), document_eod)
+    measured = measure_given(
+        manifest, heldout_of(plan, feed), threads_for(plan, BASE), document_eod, model_words(plan),
+        feed.tokenizer.vocab_size, plan.sequence_length, plan.base.allow,
+    )  # fmt: skip
     write_record(record, measured)
     return measured
 
 
-def _given(plan: Plan, feed: Feed) -> Manifest:
-    """What is known of a given base: its own manifest, or what the plan declares of a Hugging Face folder."""
-    folder = Path(str(plan.base.checkpoint))
-    if (folder / "manifest.json").is_file():
-        manifest = read_manifest(folder)
-        declared = plan.base.phase
-        if declared is not None and declared != manifest.phase:
-            raise PlanError(
-                f"base.phase: the plan says {declared}, {folder}/manifest.json says {manifest.phase}",
-                "the phase decides which rungs may start here",
-                "leave base.phase out, the manifest knows it",
-            )
-        return replace(manifest, id=str(folder.resolve()), parent=None)
-    if not is_hugging_face(folder):
-        raise PlanError(
-            f"base.checkpoint: {folder} is neither a keepwarm checkpoint nor a Hugging Face folder (no config.json)",
-            "there are no weights to go on from",
-            "base: {checkpoint: FOLDER, corpus: d0, lr: 3e-4, phase: cooled}",
-        )
-    if plan.base.lr is None or plan.base.phase is None:
-        raise PlanError(
-            f"base: {folder} does not say at which learning rate it ended, nor in which phase",
-            "which rungs may start from it depends on both, and they are never assumed",
-            f"base: {{checkpoint: {folder}, corpus: {plan.base.corpus}, lr: 3e-4, phase: cooled}}",
-        )
-    return Manifest(
-        id=str(folder.resolve()), parent=None, arm="cookbook", stage="base", rung="given", attempt="", plan="", step=0,
-        samples=0, attempt_tokens=0, line_tokens=0, lr=plan.base.lr, lr_max=plan.optimizer.lr_max,
-        phase=plan.base.phase, phase_is="declared", optimizer_state=False, sequence_length=plan.sequence_length,
-        vocab_size=feed.tokenizer.vocab_size, tokenizer_sha256=feed.tokenizer.sha256,
-    )  # fmt: skip
-
-
-def _heldout(plan: Plan, feed: Feed) -> dict[str, HeldOut]:
+def heldout_of(plan: Plan, feed: Feed) -> dict[str, HeldOut]:
+    """The held-out windows of every corpus."""
     return {
         name: load_heldout(name, c.holdout_prefix, plan.sequence_length, c.holdout_text_bytes, c.holdout_tokens)
         for name, c in feed.corpora.items()

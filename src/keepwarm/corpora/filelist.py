@@ -30,15 +30,15 @@ class Entry:
         return Path(os.path.join(os.path.dirname(self.place.rpartition(":")[0]), self.prefix))
 
 
-def read_filelist(path: Path | str, *, duplicates: bool = False) -> tuple[Entry, ...]:
-    """The entries of a list; DataError by file:line. `duplicates` lets the same prefix stand twice."""
+def read_filelist(path: Path | str, *, duplicates: bool = False, zeros: bool = False) -> tuple[Entry, ...]:
+    """The entries of a list; DataError by file:line. `duplicates` lets the same prefix stand twice, `zeros` weigh 0."""
     entries: list[Entry] = []
     places: dict[str, str] = {}
     for number, line in enumerate(_lines(Path(path)), start=1):
         fields = line.split()
         if not fields or fields[0].startswith("#"):
             continue
-        entry = _entry(fields, f"{path}:{number}")
+        entry = _entry(fields, f"{path}:{number}", zeros)
         if entry.prefix in places and not duplicates:
             raise DataError(
                 f"{entry.place}: {entry.prefix} stands at {places[entry.prefix]} already",
@@ -70,7 +70,7 @@ def _lines(path: Path) -> list[str]:
     return text.split("\n")
 
 
-def _entry(fields: list[str], place: str) -> Entry:
+def _entry(fields: list[str], place: str, zeros: bool) -> Entry:
     form = "write it as: weight prefix corpus (prefixes without spaces)"
     if len(fields) < 3:
         raise DataError(f"{place}: {len(fields)} fields, not 3", "a line is `weight prefix corpus`", form)
@@ -82,7 +82,7 @@ def _entry(fields: list[str], place: str) -> Entry:
         raise DataError(
             f"{place}: the weight {fields[0]!r} is not a finite number", "it can't be mixed", form
         ) from None
-    if weight <= 0:
+    if weight < 0 or (weight == 0 and not zeros):
         raise DataError(
             f"{place}: the weight {fields[0]} is not positive",
             "a source without weight is opened and never read, or crashes the trainer",

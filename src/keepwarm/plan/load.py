@@ -122,12 +122,12 @@ def load_plan(path: str | Path, overrides: Sequence[str] = ()) -> Plan:
     return _absolute(plan, Path(path).resolve().parent)
 
 
-def refusal_of(document: Document, error: ValidationError) -> PlanError:
-    """All that pydantic found, each with its place in the file."""
+def refusal_of(document: Document, error: ValidationError, model: type[BaseModel] = Plan) -> PlanError:
+    """All that pydantic found in a document of `model`, each with its place in the file."""
     found = error.errors()
     inner = {each["loc"][:depth] for each in found for depth in range(len(each["loc"]))}
     # What stands around a wrong part is counted wrong with it ("at least 1 item"): the part itself says it best.
-    return _refusal([_line(document, each) for each in found if each["loc"] not in inner])
+    return _refusal([_line(document, each, model) for each in found if each["loc"] not in inner], model)
 
 
 def read_text(path: Path) -> str:
@@ -195,12 +195,12 @@ def _no_key(override: str, key: str, there: list[str]) -> PlanError:
     return PlanError(f"--set {override}: the plan has no {key}", "nothing was changed", fix)
 
 
-def _line(document: Document, error: Any) -> str:
+def _line(document: Document, error: Any, model: type[BaseModel]) -> str:
     place: Place = tuple(part for part in error["loc"])
     place = _as_written(document, place)
     message = str(error["msg"]).removeprefix("Value error, ")
     if error["type"] == "extra_forbidden":
-        close = get_close_matches(str(place[-1]), _keys_beside(place), 1)
+        close = get_close_matches(str(place[-1]), _keys_beside(place, model), 1)
         message = "unknown key" + (f", did you mean '{close[0]}'?" if close else "")
     elif error["type"] == "missing":
         message = "is missing"
@@ -222,12 +222,11 @@ def _as_written(document: Document, place: Place) -> Place:
     return tuple(kept)
 
 
-def _keys_beside(place: Place) -> list[str]:
+def _keys_beside(place: Place, model: Any) -> list[str]:
     """The keys that are known where an unknown one stands."""
-    model: Any = Plan
     from keepwarm.plan.rungs import ReplayPreviousMix
 
-    fields: dict[str, Any] = dict(Plan.model_fields)
+    fields: dict[str, Any] = dict(model.model_fields)
     for part in place[:-1]:
         if isinstance(part, int):
             continue
@@ -250,11 +249,12 @@ def _dotted(place: Place) -> str:
     return ".".join(str(part) for part in place) or "plan"
 
 
-def _refusal(lines: list[str]) -> PlanError:
+def _refusal(lines: list[str], model: type[BaseModel] = Plan) -> PlanError:
+    keys = "" if model is not Plan else "; `keepwarm schema` lists every key with its meaning"
     return PlanError(
         "\n       ".join(lines),
-        "a plan is followed to the letter: nothing in it is ignored or guessed",
-        "mend these places; `keepwarm schema` lists every key with its meaning",
+        f"a {'plan' if model is Plan else 'file'} is followed to the letter: nothing in it is ignored or guessed",
+        f"mend these places{keys}",
     )
 
 

@@ -1,0 +1,101 @@
+"""The training lines of Megatron-DeepSpeed's logs, in the three forms it has had: where a run was, and at which rate.
+
+New and middle: `iteration=       1/      20 | consumed_samples=  8 | ... | learning_rate=0.0001 | ...`; old:
+`iteration        1/  317892 | consumed samples:  96 | ... | learning rate: 3.000E-04 | ...`. Whatever stands before is a
+launcher's or a logger's. The rate of line k is the one that step k + 1 uses, which is also what a checkpoint of
+iteration k holds.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+from keepwarm.errors import DataError
+
+_TRAINING = re.compile(r"\biteration[= ] *([0-9]+)/ *([0-9]+) \|(.*)")
+_FIELD = re.compile(r" *([a-z ]+?)(?: \([a-z]+\))? *[=:] *(\S+) *")
+_FROM_RANDOM = "will start from random"  # the trainer found nothing to load, and trains on from nothing
+_NEW_DIGITS, _OLD_DIGITS = 6, 4  # %.6g and %.3E
+
+
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    """One iteration as it was logged."""
+
+    place: str  # file:line
+    iteration: int
+    iterations: int  # that the launch was asked for
+    samples: int | None  # consumed
+    lr: float | None
+    lr_digits: int  # significant
+    global_batch_size: int | None
+
+    def has_rate(self, lr: float) -> bool:
+        """True if `lr` would have been printed as this line's."""
+        return self.lr is not None and f"{lr:.{self.lr_digits - 1}e}" == f"{self.lr:.{self.lr_digits - 1}e}"
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """The training lines of one stage's logs, in the order they were written."""
+
+    lines: tuple[LogLine, ...]
+    from_random: tuple[str, ...]  # file:line of launches that found no checkpoint
+
+    @property
+    def restarts(self) -> int:
+        """How often training went back to an iteration that was logged before."""
+        return sum(later.iteration <= line.iteration for line, later in pairwise(self.lines))
+
+    def at(self, iteration: int) -> tuple[LogLine, ...]:
+        """The lines of an iteration: one, or one for each time it was trained."""
+        return tuple(line for line in self.lines if line.iteration == iteration)
+
+
+def read_logs(paths: Sequence[Path]) -> Log:
+    """The logs of a stage, one after the other; DataError if one can't be read, or none has a training line."""
+    lines: list[LogLine] = []
+    from_random: list[str] = []
+    for path in paths:
+        try:
+            with open(path, encoding="utf-8", errors="replace") as file:
+                for number, text in enumerate(file, start=1):
+                    if _FROM_RANDOM in text:
+                        from_random.append(f"{path}:{number}")
+                    elif (match := _TRAINING.search(text)) is not None:
+                        lines.append(_line(match, f"{path}:{number}"))
+        except OSError as error:
+            raise DataError(
+                f"{path}: {(error.strerror or 'can not be read').lower()}",
+                "a stage's log is needed",
+                f"ls {path.parent}",
+            ) from None
+    if paths and not lines:
+        raise DataError(
+            f"{', '.join(map(str, paths))}: no training line of Megatron-DeepSpeed",
+            "nothing could be checked against it",
+            "name the trainer's own output (lines `iteration=  1/  20 | consumed_samples= ...`), or leave logs out",
+        )
+    return Log(tuple(lines), tuple(from_random))
+
+
+def _line(match: re.Match[str], place: str) -> LogLine:
+    fields = {}
+    for part in match[3].split("|"):
+        field = _FIELD.fullmatch(part.replace("_", " ").rstrip())
+        if field is not None:
+            fields[field[1]] = field[2]
+    lr = fields.get("learning rate")
+    return LogLine(
+        place, int(match[1]), int(match[2]), _whole(fields.get("consumed samples")),
+        float(lr) if lr is not None else None, _OLD_DIGITS if lr is not None and "E" in lr else _NEW_DIGITS,
+        _whole(fields.get("global batch size")),
+    )  # fmt: skip
+
+
+def _whole(text: str | None) -> int | None:
+    return int(text) if text is not None and text.isdigit() else None
