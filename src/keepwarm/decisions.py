@@ -8,6 +8,8 @@ from keepwarm.attempt.line import COOLDOWN
 from keepwarm.attempt.progress import EXHAUSTED, Progress, attempts_of, end_of
 from keepwarm.attempt.records import write_decision
 from keepwarm.errors import KeepwarmError
+from keepwarm.lineage.deletion import refuse_deleted
+from keepwarm.lineage.manifest import checkpoints_of
 from keepwarm.plan.model import Plan
 from keepwarm.strategy.ladder import TRAINABLE
 
@@ -26,6 +28,8 @@ def record_decision(plan: Plan, stage: str, decision: str, rung: str | None, bec
     if not because.strip():
         raise KeepwarmError("--because is empty", "a decision without its reason helps nobody later", '--because "..."')
     attempt = _about(plan, stage, decision)
+    if decision == "accept":
+        refuse_deleted(checkpoints_of(attempt.folder)[-1])
     content = {"decision": decision, "rung": rung, "because": because, "over": attempt.outcome}
     write_decision(attempt.folder, content)
     return attempt.label

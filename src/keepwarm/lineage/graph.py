@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable
 from pathlib import Path
 
 from keepwarm.lineage.manifest import Manifest, checkpoints_of, read_manifest
@@ -25,7 +26,7 @@ def ancestors(manifest: Manifest, manifests: Iterable[Manifest]) -> list[Manifes
     return found
 
 
-def newest_at_peak(manifests: Sequence[Manifest]) -> Manifest | None:
-    """The checkpoint furthest along that is at peak and has its optimizer state, or None."""
-    fit = [manifest for manifest in manifests if manifest.phase == "peak" and manifest.optimizer_state]
+def newest_at_peak(manifests: Iterable[Manifest], latest_tokens: float = math.inf) -> Manifest | None:
+    """The checkpoint furthest along the line, up to `latest_tokens`, that is at peak with its optimizer state; or None."""
+    fit = [m for m in manifests if m.phase == "peak" and m.optimizer_state and m.line_tokens <= latest_tokens]
     return max(fit, key=lambda manifest: (manifest.line_tokens, manifest.id), default=None)

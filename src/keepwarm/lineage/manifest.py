@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from keepwarm import files
 from keepwarm.errors import LineageError
+from keepwarm.lineage.deletion import refuse_deleted
 
 Phase = Literal["warming", "peak", "decaying", "cooled", "merged", "unknown"]
 Known = Literal["measured", "declared"]  # read from a checkpoint's own state, or a person's word
@@ -53,13 +54,15 @@ class Manifest:
     sequence_length: int = 0
     vocab_size: int = 0
     tokenizer_sha256: str = ""
+    optimizer: Mapping[str, Any] = field(default_factory=dict)  # betas, eps, weight_decay, clip; empty: not known
+    holdout: Mapping[str, str] = field(default_factory=dict)  # corpus -> id of its held-out token file
     architecture_sha256: str = ""
     weights_sha256: str = ""
     cursors: Mapping[str, int] = field(default_factory=dict)  # source id -> samples the line has consumed
     source_tokens: Mapping[str, int] = field(default_factory=dict)  # source id -> tokens the line was fed
     source_names: Mapping[str, str] = field(default_factory=dict)
     evaluation: Mapping[str, Any] = field(default_factory=dict)  # corpus -> {loss, windows} over all held-out windows
-    allowed: tuple[str, ...] = ()  # guards overridden by name on the way here
+    allowed: tuple[str, ...] = ()  # guards that refused on the way here and were overridden by name
     versions: Mapping[str, str] = field(default_factory=dict)
     threads: int = 0
     precision: str = "fp32"
@@ -104,7 +107,11 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def verify_files(folder: Path, manifest: Manifest, *, deep: bool = False) -> None:
-    """Check that the checkpoint's files are there in full (`deep`: and hash to what the manifest says)."""
+    """Check that the checkpoint's files are there in full (`deep`: and hash to what the manifest says).
+
+    LineageError where they are not, with the recorded reason where they were deleted.
+    """
+    refuse_deleted(folder)
     for name, facts in manifest.files.items():
         path = Path(folder) / name
         size = path.stat().st_size if path.exists() else None

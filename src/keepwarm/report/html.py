@@ -10,15 +10,16 @@ import html
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from importlib.resources import files as package_files
 from pathlib import Path
 from typing import Any
 
 from keepwarm import __version__, files
 from keepwarm.attempt.line import BASE, COOKBOOK
+from keepwarm.attempt.retained import scope_of
 from keepwarm.errors import KeepwarmError
 from keepwarm.plan.model import Plan
-from keepwarm.report import charts, tree
+from keepwarm.report import charts, drawing, tree
+from keepwarm.report.lineage import lineage_of
 from keepwarm.report.page import Leg, MatrixRow, Page, fed_rows, gather, matrix
 from keepwarm.report.words import verdicts
 from keepwarm.units import format_count, format_share
@@ -44,7 +45,7 @@ def write_report(plan: Plan, output: Path | None = None) -> Path:
     Works at any point of a run and says what is missing. Raises KeepwarmError without vl-convert, or if the run folder
     does not exist.
     """
-    engine = _engine()
+    engine = drawing.engine()
     folder = Path(plan.run.folder)
     if not folder.is_dir():
         raise KeepwarmError(f"{folder}: no such run folder", "there is nothing to report on yet", "keepwarm run PLAN")
@@ -64,42 +65,26 @@ def print_report(plan: Plan) -> None:
 
 def write_picture(plan: Plan, output: Path) -> Path:
     """The report's timeline alone, as an SVG file. KeepwarmError while there is nothing to draw."""
-    engine = _engine()
+    engine = drawing.engine()
     spec = charts.timeline(gather(plan))
     if spec is None:
         raise KeepwarmError(
             f"{plan.run.folder}: nothing was measured yet", "there is no picture to draw", "keepwarm run PLAN"
         )
-    picture = _renumbered(engine.vegalite_to_svg(spec), "timeline")
+    picture = drawing.renumbered(engine.vegalite_to_svg(spec), "timeline")
     # Room for labels at line ends: the reader's font may be wider than the one the engine measured them with.
     picture = re.sub(
         r'(width="|viewBox="0 0 )([0-9]+)', lambda m: f"{m[1]}{int(m[2]) + LABEL_ROOM_PX}", picture, count=2
     )
-    colours = _style().partition("* {")[0]  # the variables of both colour schemes, which an image must bring along
+    colours = drawing.style().partition("* {")[0]  # of both colour schemes, which an image must bring along
     place = picture.index(">") + 1
     styled = f"{picture[:place]}<style>{colours}svg {{ background: var(--paper); }}</style>{picture[place:]}"
     files.write_text(output, styled, replace=True)
     return output
 
 
-def _engine() -> Any:
-    try:
-        import vl_convert
-    except ImportError:
-        raise KeepwarmError(
-            "the report's drawings need vl-convert, which is not installed",
-            "it brings the Vega libraries that are put into the file",
-            'pip install "keepwarm[report]"',
-        ) from None
-    return vl_convert
-
-
-def _style() -> str:
-    return (package_files("keepwarm.report") / "page.css").read_text(encoding="utf-8")
-
-
 def _document(page: Page, engine: Any) -> str:
-    css = _style()
+    css = drawing.style()
     sections = {
         "verdicts": ("What was kept, and why", _verdicts(page)),
         "timeline": ("Timeline", _timeline(page, engine)),
@@ -165,20 +150,13 @@ def _verdicts(page: Page) -> str:
 
 
 def _drawing(name: str, spec: charts.Spec, engine: Any, caption: str, least_px: int) -> str:
-    picture = _renumbered(engine.vegalite_to_svg(spec), name)
+    picture = drawing.renumbered(engine.vegalite_to_svg(spec), name)
     content = json.dumps(spec, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
     return (
         f'<figure><div class="chart" data-spec="{name}-spec" data-least="{least_px}" tabindex="0" role="group" '
         f'aria-label="{name}: its numbers are in the tables below"><div>{picture}</div></div>'
         f'<script type="application/json" id="{name}-spec">{content}</script><figcaption>{_e(caption)}</figcaption></figure>'
     )
-
-
-def _renumbered(picture: str, name: str) -> str:
-    """The SVG with its clip paths numbered from 1: the engine counts on from drawing to drawing."""
-    found = dict.fromkeys(re.findall(r'id="(clip[0-9]+)"', picture))
-    numbers = {clip: f"{name}-clip{number}" for number, clip in enumerate(found, start=1)}
-    return re.sub(r"clip[0-9]+", lambda match: numbers.get(match[0], match[0]), picture)
 
 
 def _timeline(page: Page, engine: Any) -> str:
@@ -195,11 +173,10 @@ def _timeline(page: Page, engine: Any) -> str:
 
 
 def _lineage(page: Page, engine: Any) -> str:
-    spec = tree.lineage(page)
+    spec = tree.lineage(lineage_of(scope_of(page.plan)))
     if spec is None:
         return "<p>There is no checkpoint yet.</p>"
-    caption = "Each attempt's last checkpoint, joined to the one it started from. Solid: kept. Dotted: rejected. Dashed: control."
-    return _drawing("lineage", spec, engine, caption, 170 * (len(page.plan.stages) + 2))
+    return _drawing("lineage", spec, engine, tree.CAPTION, 170 * (len(page.plan.stages) + 2))
 
 
 def _matrices(page: Page) -> str:
