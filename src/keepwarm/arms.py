@@ -22,15 +22,16 @@ from keepwarm import files, processes
 from keepwarm.attempt.candidates import resolve
 from keepwarm.attempt.line import COOLDOWN, Line
 from keepwarm.attempt.progress import attempts_of, end_of
-from keepwarm.attempt.records import settle_attempt
+from keepwarm.attempt.records import allowed_before, settle_attempt
 from keepwarm.attempt.resolve import Request
+from keepwarm.branches import cool
 from keepwarm.corpora.prepare import prepare
 from keepwarm.errors import KeepwarmError, WorkFailed
 from keepwarm.plan.load import plan_document
-from keepwarm.plan.model import Plan
+from keepwarm.plan.model import Plan, allowing
 from keepwarm.plan.rungs import Candidate
 from keepwarm.report.terminal import BATCH_LOG_WIDTH, Terminal, console
-from keepwarm.work import NO_REPLAY, Run, base_line, cool, end_manifest, judged, train
+from keepwarm.work import NO_REPLAY, Run, base_line, end_manifest, judged, train
 
 
 @contextlib.contextmanager
@@ -79,7 +80,8 @@ def control_line(context: Run, base: Line, arm: str, until: str | None) -> None:
     name = "naive" if arm == NO_REPLAY else "d0-only"
     for stage in context.plan.stages:
         feed = context.feed()
-        resolved, start = resolve(Request(context.plan, stage, feed, line, 0, Candidate(name, name, {})))
+        allowed = allowing(stage, allowed_before(folder / "arms" / arm / stage.name / f"00-{name}"))
+        resolved, start = resolve(Request(context.plan, allowed, feed, line, 0, Candidate(name, name, {})))
         attempt = settle_attempt(folder, resolved)
         if train(context, attempt, feed, start, line) is None:
             raise WorkFailed(f"{attempt.folder}: the control arm diverged")

@@ -12,13 +12,15 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
 from keepwarm.errors import KeepwarmError
 
 _ASIDE = ".partial"
+LOCK_POLL_SECONDS = 0.2
 _DISK_REASONS = {
     errno.ENOSPC: ("the disk is full", "free some space, or choose a folder on another disk"),
     errno.EDQUOT: ("the disk quota is used up", "free some space, or choose a folder on another disk"),
@@ -150,21 +152,38 @@ def owned(path: Path) -> IO[bytes]:
         file.close()  # its owner removed it after it was opened here
 
 
+def _held(lock: Path) -> bool:
+    try:
+        owned(lock).close()
+    except BlockingIOError:
+        return True
+    return False
+
+
 @contextlib.contextmanager
-def run_lock(folder: Path) -> Iterator[None]:
-    """One owner for a run folder: `folder/.lock` held with flock, freed by the kernel however the owner dies."""
+def run_lock(folder: Path, waiting: Callable[[str], None] | None = None) -> Iterator[None]:
+    """One owner for a run folder: `folder/.lock` held with flock, freed by the kernel however the owner dies.
+
+    Raises KeepwarmError while another has it; with `waiting`, tells it once who has it and waits.
+    """
     folder = Path(folder)
     with explained(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        try:
-            file = owned(folder / ".lock")
-        except BlockingIOError:
-            owner = (folder / ".lock").read_text(encoding="utf-8").strip() or "unknown"
-            raise KeepwarmError(
-                f"{folder}: another keepwarm works in this run folder (process {owner})",
-                "two writers would mix their checkpoints and metrics",
-                f"wait for it, or stop it: kill {owner}",
-            ) from None
+        while True:
+            try:
+                file = owned(folder / ".lock")
+                break
+            except BlockingIOError:
+                owner = (folder / ".lock").read_text(encoding="utf-8").strip() or "unknown"
+            if waiting is None:
+                raise KeepwarmError(
+                    f"{folder}: another keepwarm works in this run folder (process {owner})",
+                    "two writers would mix their checkpoints and metrics",
+                    f"wait for it, or stop it: kill {owner}",
+                )
+            waiting(f"{folder}: waiting for process {owner}, which works there")
+            while _held(folder / ".lock"):
+                time.sleep(LOCK_POLL_SECONDS)
     with file:
         file.truncate(0)
         file.write(f"{os.getpid()}\n".encode())

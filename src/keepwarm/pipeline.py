@@ -15,16 +15,20 @@ from keepwarm.attempt.candidates import resolve
 from keepwarm.attempt.line import Line
 from keepwarm.attempt.model import Attempt
 from keepwarm.attempt.progress import EXHAUSTED
-from keepwarm.attempt.records import Record, read_attempt, read_verdict, settle_attempt, write_verdict
+from keepwarm.attempt.records import Record, allowed_before, read_attempt, read_verdict, settle_attempt, write_verdict
 from keepwarm.attempt.resolve import Request
+from keepwarm.attempt.retained import deleted_of, recorded_start, retain
+from keepwarm.branches import converged, cool
 from keepwarm.corpora.prepare import prepare
 from keepwarm.errors import GuardError, KeepwarmError, LineageError, WorkFailed
 from keepwarm.evaluate.references import CooldownDrop, cooldown_drop
+from keepwarm.lineage.deletion import refuse_deleted
 from keepwarm.lineage.graph import all_manifests
+from keepwarm.lineage.guard import CONVERGED
 from keepwarm.lineage.manifest import Manifest
 from keepwarm.plan.cookbook import ladder_for
 from keepwarm.plan.load import plan_document
-from keepwarm.plan.model import Plan, StageSpec
+from keepwarm.plan.model import Plan, StageSpec, allowing
 from keepwarm.plan.rungs import Candidate, candidates
 from keepwarm.report.progress import progress_bar
 from keepwarm.strategy.ladder import Tried, best_replay, skip_reason
@@ -34,8 +38,6 @@ from keepwarm.work import (
     Listener,
     Run,
     base_line,
-    converged,
-    cool,
     end_manifest,
     fill_buffer,
     freeze,
@@ -76,9 +78,11 @@ def run(plan: Plan, listener: Listener, *, until: str | None = None, approve: Ap
             context = replace(context, control_failed=failed if NO_REPLAY in plan.control else None)
             for index, stage in enumerate(plan.stages):
                 line, _ = _climb(context, index, stage, line)
+                retain(plan, listener.say)
                 if stage.name == until:
                     return
             cool(context, line)
+            retain(plan, listener.say)
 
 
 def _climb(context: Run, index: int, stage: StageSpec, line: Line) -> tuple[Line, Attempt]:
@@ -127,7 +131,8 @@ def _try(
         attempt, start, drop = _resolve(context, stage, line, number, candidate, tried)
     except GuardError as error:
         if not (folder / "attempt.json").exists():
-            return _pass_over(context, folder, candidate, "refused", f"{error.what}: {error.why}"), None
+            reason = f"{error.what}: {error.why}"
+            return _pass_over(context, folder, candidate, "refused", reason, fix=error.fix), None
         if recorded is None:
             raise  # it was begun before the plan or its data changed
         context.listener.judged(read_attempt(folder), folder, recorded)
@@ -152,12 +157,17 @@ def _resolve(
 ) -> tuple[Attempt, Manifest, CooldownDrop | None]:
     """The attempt, its start, and what a cooldown of the line's end buys where the attempt will end cooled."""
     trunk = [manifest for manifest in all_manifests(context.folder) if manifest.attempt in line.attempts]
+    folder = context.folder / "arms" / line.arm / stage.name / f"{number:02d}-{candidate.rung}"
+    recorded, stage = recorded_start(folder), allowing(stage, allowed_before(folder))
+    deleted = deleted_of(context.folder, trunk) - {recorded}  # what an attempt started from is its start for good
     cooled = converged(context, line) if candidate.rung == "rewarm-converged" else None
     request = Request(
-        context.plan, stage, context.feed(), line, number, candidate, trunk, cooled, best_replay(tried)
+        context.plan, stage, context.feed(), line, number, candidate, trunk, cooled, best_replay(tried), deleted
     )  # fmt: skip
     attempt, start = resolve(request)
-    if attempt.schedule.phase(attempt.tokens) != "cooled" or line.end.phase == "cooled":
+    if recorded is None:
+        refuse_deleted(context.folder / start.id)
+    if attempt.schedule.phase(attempt.tokens) != "cooled" or line.end.phase in CONVERGED:
         return attempt, start, None
     return attempt, start, cooldown_drop(line.end, cooled or converged(context, line))
 
@@ -167,8 +177,8 @@ def _passed(folder: Path) -> bool:
     return any(other.name > folder.name and (other / "attempt.json").exists() for other in folder.parent.iterdir())
 
 
-def _pass_over(context: Run, folder: Path, candidate: Candidate, outcome: str, reason: str) -> Record:
-    verdict = {"outcome": outcome, "accepted": False, "label": candidate.label, "reasons": [reason]}
+def _pass_over(context: Run, folder: Path, candidate: Candidate, outcome: str, reason: str, **more: str) -> Record:
+    verdict = {"outcome": outcome, "accepted": False, "label": candidate.label, "reasons": [reason], **more}
     write_verdict(folder, verdict, replace=True)
     context.listener.judged(None, folder, verdict)
     return verdict
@@ -192,10 +202,11 @@ def _exhausted(context: Run, index: int, stage: StageSpec, tried: list[Tried]) -
     if index == 0 and all(each.outcome in ("refused", "skipped") for each in tried):
         folder = context.folder / "arms/cookbook" / stage.name
         reasons = [read_verdict(path) for path in sorted(folder.iterdir())]
-        first = next((r["reasons"][0] for r in reasons if r and r["outcome"] == "refused"), words)
+        refused = [r for r in reasons if r and r["outcome"] == "refused"]
+        first: Record = refused[0] if refused else {"reasons": [words]}
         return KeepwarmError(
-            f"stages.{stage.name}: nothing of its ladder can start ({words})", first,
-            "mend what the first refusal names, or give the stage another ladder: [...]",
+            f"stages.{stage.name}: nothing of its ladder can start ({words})", first["reasons"][0],
+            first.get("fix", "give the stage another ladder: [...]"),
         )  # fmt: skip
     record = {"stage": stage.name, "tried": [{"label": t.candidate.label, "outcome": t.outcome} for t in tried]}
     files.write_json(context.folder / "arms/cookbook" / stage.name / EXHAUSTED, record, replace=True)

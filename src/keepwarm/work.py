@@ -1,4 +1,4 @@
-"""The steps of the story: train an attempt, judge it, branch a cooldown, fill B, grade a shift.
+"""The steps of the story: train an attempt, judge it, fill B, grade a shift.
 
 Each looks at the run folder first: what is done there is read, not repeated.
 """
@@ -6,7 +6,7 @@ Each looks at the run folder first: what is done there is read, not repeated.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -16,26 +16,26 @@ from numpy.typing import NDArray
 
 from keepwarm import files
 from keepwarm.attempt.base import base_attempt
-from keepwarm.attempt.line import Feed, Line, feed_of, open_stream, threads_for
+from keepwarm.attempt.kept import Row, resumed, started
+from keepwarm.attempt.line import BASE, COOKBOOK, Feed, Line, feed_of, open_stream, threads_for
 from keepwarm.attempt.model import Attempt
 from keepwarm.attempt.progress import end_of
 from keepwarm.attempt.records import (
     MetricsWriter,
     Record,
-    read_attempt,
+    allowed_before,
     read_metrics,
     read_verdict,
     settle_attempt,
     write_verdict,
 )
-from keepwarm.attempt.resolve import cooldown_attempt
 from keepwarm.blend.buffer import BufferVersion, fill, load_buffer
 from keepwarm.blend.ledger import ledger
 from keepwarm.corpora.prepare import Prepared
 from keepwarm.corpora.scores import read_scores
-from keepwarm.errors import GuardError, KeepwarmError, WorkFailed
+from keepwarm.errors import KeepwarmError, WorkFailed
 from keepwarm.evaluate.references import CooldownDrop, header
-from keepwarm.lineage.manifest import Manifest, read_manifest
+from keepwarm.lineage.manifest import Manifest, checkpoints_of, read_manifest
 from keepwarm.plan.load import plan_yaml
 from keepwarm.plan.model import Plan, StageSpec
 from keepwarm.strategy.early import hopeless
@@ -53,8 +53,8 @@ class Listener(Protocol):
     def say(self, text: str) -> None:
         """One line for people."""
 
-    def begin(self, attempt: Attempt) -> None:
-        """An attempt is about to be trained (or goes on)."""
+    def begin(self, attempt: Attempt, table: Sequence[Row]) -> None:
+        """An attempt is about to be trained, or goes on; `table` is what it keeps and what is new."""
 
     def record(self, record: Record) -> None:
         """A record was written to the attempt's metrics."""
@@ -128,7 +128,8 @@ def train(
     if read_verdict(folder) is None and end_of(folder) is None:
         from keepwarm.backends import native
 
-        context.listener.begin(attempt)
+        saved, table = checkpoints_of(folder), started(attempt, start)
+        context.listener.begin(attempt, resumed(attempt, read_manifest(saved[-1])) if saved else table)
         per_byte = {
             name: c.holdout_tokens / c.holdout_text_bytes if c.holdout_text_bytes else None
             for name, c in feed.corpora.items()
@@ -137,6 +138,7 @@ def train(
         threads = threads_for(context.plan, attempt.stage)
         taught = line.taught if line else ()
         first = header(attempt, taught, line.end if line else None, drop, per_byte, threads, seen)
+        first["kept"] = [row.as_dict() for row in table]
         tell = context.listener.record
         native.train(context.plan, context.plan_sha256, attempt, first, feed, start, tell, hopeless if early else None)
     return end_of(folder)
@@ -218,35 +220,6 @@ def scores_of(context: Run, stage: StageSpec) -> tuple[NDArray[np.float64], ...]
     return read_scores(stage.new, paths, context.prepared.corpora[stage.new].sources) if paths else ()
 
 
-def converged(context: Run, line: Line) -> Manifest:
-    """The line's end, cooled: itself, or the end of a cooldown branch, trained once and kept beside its stage."""
-    if line.end.phase == "cooled":
-        return line.end
-    folder = context.folder / line.end.id.partition("/checkpoints/")[0]
-    if not (folder / "attempt.json").exists():
-        raise GuardError(
-            "phase-match",
-            f"{line.end.id} was trained elsewhere: there is no record of its mix to branch a cooldown from",
-            "a converged checkpoint is needed here",
-            "give the cooled checkpoint as the base: base: {checkpoint: ..., phase: cooled, ...}",
-        )
-    trunk = read_attempt(folder)
-    tokens = context.plan.schedule.cooldown.tokens_of(trunk.tokens)
-    if not tokens:
-        raise GuardError(
-            "phase-match",
-            "schedule.cooldown is 0",
-            "a converged checkpoint is needed here",
-            "schedule: {cooldown: 20%}",
-        )
-    feed = context.feed()
-    attempt = settle_attempt(context.folder, cooldown_attempt(context.plan, trunk, line, tokens, feed))
-    end = train(context, attempt, feed, line.end, line)
-    if end is None:
-        raise WorkFailed(f"{attempt.folder}: the cooldown diverged")
-    return end
-
-
 def end_manifest(context: Run, attempt: Attempt) -> Manifest:
     """The manifest at the end of a finished attempt."""
     end = end_of(context.folder / attempt.folder)
@@ -286,15 +259,10 @@ def base_line(context: Run) -> Line:
         end = given_base(context)
     else:
         feed = context.feed()
-        attempt = settle_attempt(context.folder, base_attempt(plan, feed))
+        allowed = allowed_before(context.folder / "arms" / COOKBOOK / BASE / f"00-{BASE}")
+        attempt = settle_attempt(context.folder, base_attempt(plan.allowing(allowed, BASE), feed))
         trained = train(context, attempt, feed, None, None)
         if trained is None:
             raise WorkFailed("the base diverged: its loss is not a finite number; lower optimizer.lr_max")
         end = trained
     return Line("cookbook", end, None, ((plan.base.corpus, end),), None, frozenset({end.attempt}))
-
-
-def cool(context: Run, line: Line) -> None:
-    """The cooldown branch at the end of a line: extra tokens, booked apart, giving a converged model."""
-    if line.end.phase == "peak" and context.plan.schedule.cooldown.tokens_of(context.plan.stages[-1].tokens):
-        converged(context, line)

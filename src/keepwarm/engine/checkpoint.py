@@ -20,17 +20,22 @@ from torch.distributed.checkpoint.state_dict import get_state_dict, set_model_st
 
 from keepwarm import files
 from keepwarm.errors import LineageError
-from keepwarm.lineage.guard import append_only
+from keepwarm.lineage import guard
 from keepwarm.lineage.manifest import Manifest, verify_files, write_manifest
 
 
 def save(
-    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, manifest: Callable[[], Manifest]
+    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer | None, manifest: Callable[[], Manifest]
 ) -> Manifest:
-    """Save everything a bitwise resume needs into the new folder `folder`; returns the manifest written."""
-    append_only(folder)
-    weights, moments = get_state_dict(model, optimizer)
-    state = {"model": weights, "optimizer": moments, "rng": torch.get_rng_state()}
+    """Save everything a bitwise resume needs into the new folder `folder`; returns the manifest written.
+
+    Without an optimizer the weights alone: nothing can be resumed from them.
+    """
+    guard.enforce([guard.append_only(folder)], ())
+    weights, moments = get_state_dict(model, optimizer if optimizer is not None else [])
+    state: dict[str, Any] = {"model": weights}
+    if optimizer is not None:
+        state |= {"optimizer": moments, "rng": torch.get_rng_state()}
     with files.new_folder(folder) as aside:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*process group.*|.*torch.distributed.*|.*single process.*")

@@ -78,6 +78,13 @@ def load_pretrained(path: str) -> nn.Module:
     return model
 
 
+def load_config(path: str) -> Any:
+    """The config of a local Hugging Face folder, or the hub's cache."""
+    from transformers import AutoConfig
+
+    return AutoConfig.from_pretrained(path)
+
+
 def architecture_sha256(config: Any) -> str:
     """Identity of an architecture: the config without names, versions and caches."""
     content = {key: value for key, value in config.to_diff_dict().items() if key not in _IDENTITY_IGNORES}

@@ -1,0 +1,1 @@
+"""One method of merging weights a file."""

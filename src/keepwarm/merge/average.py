@@ -1,0 +1,58 @@
+"""The plain mean of checkpoints of one trunk: what a cooldown would give, for no training (1803.05407, 2405.18392)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from keepwarm.attempt.records import MetricsWriter
+from keepwarm.engine import checkpoint as checkpoints
+from keepwarm.engine import model as models
+from keepwarm.engine.build import empty_like, evaluated
+from keepwarm.evaluate.heldout import HeldOut
+from keepwarm.lineage.manifest import Manifest
+
+
+def average(
+    run_folder: Path, members: Sequence[Manifest], merged: Manifest, heldout: Mapping[str, HeldOut], threads: int,
+    document_eod: int | None,
+) -> Manifest:  # fmt: skip
+    """Save the mean of the members' weights as the checkpoint `merged`; its manifest, with its losses everywhere.
+
+    Its metrics hold the losses of the last member and its own. Raises LineageError if a member is not whole.
+    """
+    torch.set_num_threads(threads)
+    last = members[-1]
+    model = empty_like(run_folder / last.id, last, 0)
+    sums: dict[str, torch.Tensor] = {}
+    for member in members:
+        checkpoints.load(run_folder / member.id, member, model, None)
+        for name, value in model.state_dict().items():
+            sums[name] = sums.get(name, 0.0) + value.to(torch.float64, copy=True)
+    before = last.evaluation or evaluated(model, heldout, document_eod)
+    _fill(model, {name: total / len(members) for name, total in sums.items()})
+    after = evaluated(model, heldout, document_eod)
+    _record(run_folder / merged.id, before, after)
+    record = replace(merged, evaluation=after, weights_sha256=models.weights_sha256(model), threads=threads)
+    return checkpoints.save(run_folder / merged.id, model, None, lambda: record)
+
+
+def _fill(model: nn.Module, values: Mapping[str, torch.Tensor]) -> None:
+    with torch.no_grad():
+        for name, value in model.state_dict().items():
+            value.copy_(values[name])
+
+
+def _record(checkpoint: Path, *evaluations: Mapping[str, Any]) -> None:
+    path = checkpoint.parents[1] / "metrics.jsonl"
+    path.unlink(missing_ok=True)
+    writer = MetricsWriter(path)
+    for found in evaluations:
+        loss = {name: each["loss"] for name, each in found.items()}
+        writer.write({"kind": "eval", "step": 0, "tokens": 0, "full": True, "loss": loss})
+    writer.close()
