@@ -122,6 +122,23 @@ def test_what_ends_cooled_is_judged_against_cooled_references(climb, workplace):
     assert base["evaluation"]["d0"]["loss"] != pytest.approx(reference["loss"], abs=1e-4)
 
 
+def test_the_anchor_says_whose_lr_max_a_decay_starts_from(climb, workplace):
+    """Behind a rewarm to LR_max/2 the earlier checkpoint stands at twice the line's LR_max: its own, if it is named."""
+    introduce = "{rung: decay-then-introduce, decay: [cosine], anchor: %s}"
+    found = climb(
+        "{rung: replay-rewarm, lr: [lr_max/2]}",
+        "ladder: [{rung: replay-previous-mix, shares: [25%]}] => "
+        f"ladder: [{introduce % 'base-lr-max'}, {introduce % 'start-lr'}]",
+        upto="stage3", code=1,
+    )  # fmt: skip
+    assert "LR 0.003 (200% of LR_max 0.0015)" in found["00-decay-then-introduce"]["reasons"][0]
+    attempt = read_attempt(workplace / "run/arms/cookbook/stage3/01-decay-then-introduce")
+    assert "/base/" in str(attempt.start)
+    assert (attempt.schedule.lr(0), attempt.schedule.lr(attempt.tokens)) == (3e-3, pytest.approx(3e-5, rel=1e-12))
+    switch = attempt.segments[1].first_sample // 8
+    assert attempt.schedule.lr(switch * STEP) <= 3e-3 / 5 < attempt.schedule.lr((switch - 1) * STEP)
+
+
 def test_decay_then_introduce_without_an_earlier_checkpoint_is_refused(climb):
     found = climb("{rung: decay-then-introduce, decay: [cosine], to: [lr_max/100]}, {rung: naive}", tokens=5_120)
     assert "the line has none" in found["00-decay-then-introduce"]["reasons"][0]

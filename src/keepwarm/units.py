@@ -82,6 +82,14 @@ def format_count(count: int) -> str:
     return str(count)
 
 
+def format_bytes(size: int) -> str:
+    """Short text for people, three significant places: 1_234_567 -> "1.23 MB"."""
+    for unit, scale in (("TB", 10**12), ("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if size >= scale:
+            return f"{size / scale:.3g} {unit}"
+    return f"{size} bytes"
+
+
 def format_share(share: Fraction | float) -> str:
     """Percent with at most three significant places: Fraction(1, 20) -> "5%"."""
     return f"{float(share) * 100:.3g}%"

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from keepwarm.errors import PlanError
 from keepwarm.plan.cookbook import ladder_for, load_cookbook, shipped
 from keepwarm.plan.load import load_plan
-from keepwarm.plan.rungs import BufferMix, Naive, Replay, RewarmConverged, candidates, searched
+from keepwarm.plan.mixes import searched
+from keepwarm.plan.rungs import BufferMix, Naive, Replay, RewarmConverged, candidates
 
 B = (Fraction(5, 100), Fraction(48, 100), Fraction(47, 100))
 C = (Fraction(0), Fraction(10, 100), Fraction(90, 100))

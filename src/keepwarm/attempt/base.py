@@ -19,7 +19,8 @@ def base_attempt(plan: Plan, feed: Feed) -> Attempt:
     start = plan.model.hf if plan.model and plan.model.hf else None
     return make_attempt(
         plan, feed, [(0, roles)], base_schedule(plan), arm=COOKBOOK, stage=BASE, number=0, rung=BASE,
-        label="train the base", new=None, old=(), start=start, moments="fresh", cursors={}, batch_ramp=batch_ramp(plan),
+        label="train the base", new=None, old=(), start=start, moments="fresh", cursors={}, allow=plan.base.allow,
+        batch_ramp=batch_ramp(plan),
     )  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from keepwarm.attempt.timing import affordable
 from keepwarm.blend.ledger import ledger
 from keepwarm.blend.mixture import combine
 from keepwarm.blend.stream import Segment, next_segment
+from keepwarm.errors import GuardError
 from keepwarm.lineage import guard
 from keepwarm.plan.model import Plan
 from keepwarm.schedule.batch import Batches, BatchRamp, batches
@@ -24,15 +25,19 @@ from keepwarm.units import lr_of
 def make_attempt(
     plan: Plan, feed: Feed, mixes: Mixes, schedule: Schedule, *, arm: str, stage: str, number: int, rung: str,
     label: str, new: str | None, old: tuple[str, ...], start: str | None, moments: Moments,
-    cursors: Mapping[str, int], allow: tuple[str, ...] = (), warnings: tuple[str, ...] = (),
-    batch_ramp: BatchRamp | None = None,
+    cursors: Mapping[str, int], allow: tuple[str, ...] = (), overridden: Sequence[GuardError] = (),
+    warnings: tuple[str, ...] = (), batch_ramp: BatchRamp | None = None,
 ) -> Attempt:  # fmt: skip
-    """Put an attempt together. The schedule has whole steps; `mixes` begins at step 0. GuardError if epochs exceed."""
+    """Put an attempt together. The schedule has whole steps; `mixes` begins at step 0. GuardError if epochs exceed.
+
+    `allow` names guards that may be overridden, `overridden` are those that its start has overridden already: they and
+    what the mix overrides are recorded, nothing else.
+    """
     cut = batches(plan.global_batch_size, batch_ramp)
     steps = cut.steps(schedule.tokens // plan.sequence_length)
     assert cut.samples(steps) * plan.sequence_length == schedule.tokens and mixes[0][0] == 0
-    for _, roles in mixes:
-        guard.shares_complete([(role.name, role.share) for role in roles], allow)
+    shares = [guard.shares_complete([(role.name, role.share) for role in roles]) for _, roles in mixes]
+    overridden = (*overridden, *guard.enforce(shares, allow))
     if plan.over_max_epochs == "reweight":
         mixes, lowered = within_caps(plan, feed, mixes, cut, steps, cursors)
         warnings = (*warnings, *lowered)
@@ -44,9 +49,9 @@ def make_attempt(
         micro_batch_size=plan.micro_batch_size or plan.global_batch_size, steps=steps,
         max_epochs=Fraction(plan.max_epochs), batch_ramp=batch_ramp,
         evaluation=_evaluation(plan, feed, cut, steps, _first_new(mixes), new, old),
-        judgement=_judgement(plan, old), model=_model_words(plan), tokenizer_sha256=feed.tokenizer.sha256,
+        judgement=_judgement(plan, old), model=model_words(plan), tokenizer_sha256=feed.tokenizer.sha256,
         vocab_size=feed.tokenizer.vocab_size, document_eod=feed.tokenizer.eod_id if plan.document_mask else None,
-        allow=allow, warnings=warnings,
+        warnings=warnings,
     )  # fmt: skip
     for first_step, roles in mixes:
         mixture = combine([(role.share, role.members) for role in roles])
@@ -56,8 +61,13 @@ def make_attempt(
             segment = next_segment(open_stream(attempt, feed), cut.samples(first_step), mixture)
         attempt = replace(attempt, segments=(*attempt.segments, segment))
     rows = ledger(open_stream(attempt, feed), cut.samples(steps))
-    repeated = guard.within_epochs(rows, attempt.max_epochs, allow)
-    return replace(attempt, warnings=(*warnings, *repeated))
+    overridden = (*overridden, *guard.enforce([guard.within_epochs(rows, attempt.max_epochs)], allow))
+    allowed = tuple(f"allowed {refusal.guard}: {refusal.args[1]}" for refusal in overridden)
+    return replace(
+        attempt,
+        allow=tuple(sorted({refusal.guard for refusal in overridden})),
+        warnings=tuple(dict.fromkeys((*allowed, *warnings, *guard.repeats(rows)))),
+    )
 
 
 def lr_min(plan: Plan) -> float:
@@ -112,7 +122,8 @@ def _judgement(plan: Plan, old: Sequence[str]) -> Judgement:
     return Judgement({name: (float(t.value), t.unit) for name, t in tolerances.items()}, float(plan.verdict.adaptation))
 
 
-def _model_words(plan: Plan) -> Mapping[str, Any]:
+def model_words(plan: Plan) -> Mapping[str, Any]:
+    """What the plan says of its model: a config, a Hugging Face folder, or the given checkpoint's own."""
     if plan.model is None:
         return {"checkpoint": plan.base.checkpoint}
     return {"hf": plan.model.hf} if plan.model.hf else {"config": dict(plan.model.config or {})}

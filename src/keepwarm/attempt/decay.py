@@ -19,6 +19,8 @@ from keepwarm.errors import GuardError
 from keepwarm.lineage import guard
 from keepwarm.lineage.graph import newest_at_peak
 from keepwarm.lineage.manifest import Manifest
+from keepwarm.plan.model import Plan, StageSpec
+from keepwarm.plan.rungs import Candidate
 from keepwarm.schedule import schedule as schedules
 from keepwarm.schedule.introduction import decay_schedule, introduction
 from keepwarm.schedule.schedule import Schedule
@@ -28,48 +30,57 @@ CONTINUED_TO, CONTINUED_AT = 100, 5  # the special continuation: LR_3/100, the n
 
 def decay_then_introduce(request: Request) -> tuple[Attempt, Manifest]:
     """From an earlier at-peak checkpoint of the line: the newest that lies one decay segment before the line's end."""
-    asked = request.candidate.parameters
-    guard.mixed_introduction(asked["alpha_0"], request.candidate.label, request.stage.allow)
-    lr_max = request.lr_max
-    schedule, switch_step = introduction(request.plan, request.stage, request.candidate, lr_max)
+    asked, label, allow = request.candidate.parameters, request.candidate.label, request.stage.allow
+    mix = guard.mixed_introduction(asked["alpha_0"], label)
+    overridden = guard.enforce([mix, guard.not_converged(request.line.end, label)], allow)
+    schedule, switch_step = introduction(request.plan, request.stage, request.candidate, request.lr_max)
     start = _earlier(request, switch_step * request.plan.step_tokens)
-    own_lr_max = lr_max / request.scale_from(start)  # at the batch the checkpoint was trained with
-    guard.peak_start(start, request.candidate.label, request.whole, request.stage.allow, own_lr_max)
-    guard.optimizer_state(start, request.candidate.label, request.stage.allow)
+    scale = request.scale_from(start)
+    own_lr_max = request.lr_max / scale  # at the batch the checkpoint was trained with
+    if asked["anchor"] == "start-lr":
+        own_lr_max = start.lr
+        schedule, switch_step = introduction(request.plan, request.stage, request.candidate, start.lr * scale)
+    phase = guard.peak_start(start, label, request.whole, own_lr_max)
+    overridden += guard.enforce([phase, guard.optimizer_state(start, label)], allow)
     d0 = request.feed.corpora[request.plan.base.corpus].weights
     base = d0 if asked["base_data"] == "d0" else recorded_mix(start, _parent(start, request), d0)
-    return _introduced(request, start, base, schedule, switch_step, asked["alpha_0"])
+    return _introduced(request, start, base, schedule, switch_step, overridden)
 
 
 def special_continuation(request: Request) -> tuple[Attempt, Manifest]:
     """From a line that ended by decay-then-introduce: the decay goes on from where it ended, with that stage's mix."""
-    start, asked = request.line.end, request.candidate.parameters
-    guard.decayed_end(start, request.candidate.label, request.stage.allow)
+    start, asked, label = request.line.end, request.candidate.parameters, request.candidate.label
+    refusals = [
+        guard.decayed_end(start, label),
+        guard.mixed_introduction(asked["alpha_0"], label),
+        guard.optimizer_state(start, label),
+    ]
+    overridden = guard.enforce(refusals, request.stage.allow)
     lr = start.lr * request.scale_from(start)
     schedule, switch_step = decay_schedule(
         request.plan, request.stage, request.candidate, lr, lr / CONTINUED_TO, lr / CONTINUED_AT
     )
     d0 = request.feed.corpora[request.plan.base.corpus].weights
     base = recorded_mix(start, request.line.begin, d0)
-    return _introduced(request, start, base, schedule, switch_step, asked["alpha_0"])
+    return _introduced(request, start, base, schedule, switch_step, overridden)
 
 
 def incremental(request: Request) -> tuple[Attempt, Manifest]:
     """The new data's share rises in steps of equal tokens to its target, on a decay or at LR_max."""
-    asked, line, stage = request.candidate.parameters, request.line, request.stage
-    start, tokens = line.end, request.plan.whole_steps(stage.tokens)
-    guard.same_identity(start, identity(request.plan, request.feed), stage.allow)
-    lr_max, warmup_tokens = request.lr_max, 0
-    if start.phase != "peak":  # a rate that reached its minimum is warmed up first, from a fresh optimizer
-        warmup_tokens = request.plan.whole_steps(round(tokens / 100))
-    if asked["schedule"] == "peak":
-        guard.peak_start(start, request.candidate.label, request.whole, stage.allow, start.lr_max)
-        schedule = schedules.constant(lr_max, tokens)
-    else:
-        schedule = schedules.rewarm(lr_max, warmup_tokens, tokens, "cosine", lr_max / CONTINUED_TO)
-    keep = start.phase == "peak" and start.optimizer_state
+    asked, line, stage, label = request.candidate.parameters, request.line, request.stage, request.candidate.label
+    start, lr_max = line.end, line.end.lr_max
+    keep = guard.at_peak(start, lr_max)
+    overridden = guard.enforce(
+        [
+            guard.peak_start(start, label, request.whole, lr_max) if asked["schedule"] == "peak" else None,
+            guard.optimizer_state(start, label) if keep or asked["schedule"] == "peak" else None,
+            guard.same_identity(start, identity(request.plan, request.feed)),
+        ],
+        stage.allow,
+    )
+    schedule = rising_schedule(request.plan, stage, request.candidate, request.lr_max, warm_up=not keep)
     d0, new = (request.feed.corpora[name].weights for name in (request.plan.base.corpus, stage.new))
-    steps = tokens // request.plan.step_tokens
+    steps = schedule.tokens // request.plan.step_tokens
     mixes = []
     for number, rise in enumerate(asked["rises"]):
         share = rise * (1 - asked["alpha_0"])
@@ -77,11 +88,21 @@ def incremental(request: Request) -> tuple[Attempt, Manifest]:
         mixes.append((number * steps // len(asked["rises"]), roles))
     attempt = make_attempt(
         request.plan, request.feed, mixes, schedule, arm=line.arm, stage=stage.name, number=request.number,
-        rung=request.candidate.rung, label=request.candidate.label, new=new_of(line, stage),
-        old=tuple(name for name, _ in line.taught), start=start.id, moments="keep" if keep else "reset",
-        cursors=start.cursors, allow=stage.allow,
+        rung=request.candidate.rung, label=label, new=new_of(line, stage),
+        old=tuple(name for name, _ in line.taught), start=start.id,
+        moments="keep" if keep and start.optimizer_state else "reset", cursors=start.cursors, allow=stage.allow,
+        overridden=overridden,
     )  # fmt: skip
     return attempt, start
+
+
+def rising_schedule(plan: Plan, stage: StageSpec, candidate: Candidate, lr_max: float, *, warm_up: bool) -> Schedule:
+    """LR of incremental introduction: constant, or the decay; a rate that reached its minimum is warmed up first."""
+    tokens = plan.whole_steps(stage.tokens)
+    if candidate.parameters["schedule"] == "peak":
+        return schedules.constant(lr_max, tokens)
+    warmup_tokens = plan.whole_steps(round(tokens / 100)) if warm_up else 0
+    return schedules.rewarm(lr_max, warmup_tokens, tokens, "cosine", lr_max / CONTINUED_TO)
 
 
 def _introduced(
@@ -90,17 +111,19 @@ def _introduced(
     base: Mapping[str, Fraction],
     schedule: Schedule,
     switch_step: int,
-    alpha_0: Fraction,
+    overridden: tuple[GuardError, ...],
 ) -> tuple[Attempt, Manifest]:
     plan, stage, feed, line = request.plan, request.stage, request.feed, request.line
-    guard.same_identity(start, identity(plan, feed), stage.allow)
+    overridden += guard.enforce([guard.same_identity(start, identity(plan, feed))], stage.allow)
+    alpha_0 = request.candidate.parameters["alpha_0"]
     d0, new = feed.corpora[plan.base.corpus].weights, feed.corpora[stage.new].weights
     introduced = [role for role in (Role("d0", alpha_0, d0), Role("new", 1 - alpha_0, new)) if role.share]
     attempt = make_attempt(
         plan, feed, [(0, [Role("base data", Fraction(1), base)]), (switch_step, introduced)], schedule, arm=line.arm,
         stage=stage.name, number=request.number, rung=request.candidate.rung, label=request.candidate.label,
-        new=new_of(line, stage), old=tuple(name for name, _ in line.taught), start=start.id, moments="keep",
-        cursors=start.cursors, allow=stage.allow,
+        new=new_of(line, stage), old=tuple(name for name, _ in line.taught), start=start.id,
+        moments="keep" if start.optimizer_state else "reset", cursors=start.cursors, allow=stage.allow,
+        overridden=overridden,
     )  # fmt: skip
     return attempt, start
 
@@ -108,7 +131,6 @@ def _introduced(
 def _earlier(request: Request, segment_tokens: int) -> Manifest:
     """The newest at-peak checkpoint of the line that lies at least `segment_tokens` before the line's end."""
     end, label = request.line.end, request.candidate.label
-    guard.not_converged(end, label, request.stage.allow)
     found = newest_at_peak(request.whole, end.line_tokens - segment_tokens)
     if found is not None:
         return found

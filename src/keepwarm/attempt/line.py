@@ -6,10 +6,12 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
 from keepwarm.attempt.model import Attempt
 from keepwarm.blend.buffer import BufferVersion, buffer_sources
 from keepwarm.blend.stream import Stream
+from keepwarm.corpora.indexed import source_id
 from keepwarm.corpora.prepare import Corpus, Prepared
 from keepwarm.corpora.source import Source
 from keepwarm.corpora.tokenizer import Tokenizer
@@ -18,6 +20,8 @@ from keepwarm.plan.model import Plan
 
 BASE, COOLDOWN = "base", "cooldown"
 COOKBOOK = "cookbook"  # the arm that follows the cookbook; the others are controls
+ADOPTED = "adopted"  # the rung of what was trained by hand
+BRANCHES = "branches"  # not a line of its own: cooldowns and averages that somebody asked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +67,16 @@ def feed_of(prepared: Prepared, versions: Sequence[BufferVersion]) -> Feed:
     return Feed(prepared.tokenizer, corpora, known)
 
 
-def identity(plan: Plan, feed: Feed) -> dict[str, object]:
-    """What must be the same in every checkpoint of a line (guard 5); the architecture is checked where it is built."""
+def identity(plan: Plan, feed: Feed) -> dict[str, Any]:
+    """What must be the same in every checkpoint of a line (guard 5), by the manifest's names."""
+    asked = plan.optimizer
     return {
         "tokenizer_sha256": feed.tokenizer.sha256,
         "vocab_size": feed.tokenizer.vocab_size,
         "sequence_length": plan.sequence_length,
-    }
+        "optimizer": {"betas": list(asked.betas), "eps": asked.eps, "weight_decay": asked.weight_decay, "clip": asked.clip},
+        "holdout": {name: source_id(corpus.holdout_prefix) for name, corpus in feed.corpora.items()},
+    }  # fmt: skip
 
 
 def open_stream(attempt: Attempt, feed: Feed) -> Stream:

@@ -96,7 +96,9 @@ class Attempt:
     vocab_size: int
     batch_ramp: BatchRamp | None = None  # None: every step has global_batch_size samples
     document_eod: int | None = None  # attention and positions end at this token; None: they run through a window
-    allow: tuple[str, ...] = ()
+    allow: tuple[
+        str, ...
+    ] = ()  # guards that would have refused and were overridden by name; `warnings` has their words
     warnings: tuple[str, ...] = ()
 
     @property

@@ -18,13 +18,15 @@ from keepwarm.attempt.model import Attempt, from_json, to_json
 from keepwarm.errors import LineageError
 
 Record = dict[str, Any]
-_OF_DATA = ("sources", "segments", "warnings")  # follow from what the corpora hold when an attempt is made
+# Follow from what the corpora hold, and from what was allowed, when an attempt is made.
+_OF_ITS_TIME = ("sources", "segments", "allow", "warnings")
 
 
 def settle_attempt(run_folder: Path, attempt: Attempt) -> Attempt:
     """Write `attempt.json`, or give the one on disk, which must be the same try; LineageError if the plan has changed.
 
-    What the plan's corpora hold may have changed: an attempt keeps the sources and weights that it was made with.
+    What the plan's corpora hold may have changed: an attempt keeps the sources and weights that it was made with, and
+    the guards that it was allowed to override.
     """
     path = Path(run_folder) / attempt.folder / "attempt.json"
     if not path.exists():
@@ -32,7 +34,7 @@ def settle_attempt(run_folder: Path, attempt: Attempt) -> Attempt:
         return attempt
     recorded = read_attempt(path.parent)
     before, now = to_json(recorded), to_json(attempt)
-    changed = sorted(key for key in now if now[key] != before.get(key) and key not in _OF_DATA)
+    changed = sorted(key for key in now if now[key] != before.get(key) and key not in _OF_ITS_TIME)
     if changed:
         raise LineageError(
             f"{path}: was made with other {', '.join(changed)}",
@@ -40,6 +42,11 @@ def settle_attempt(run_folder: Path, attempt: Attempt) -> Attempt:
             "put the plan back as it was (the run folder's plan.yaml), or start anew: run: {folder: ...}",
         )
     return recorded
+
+
+def allowed_before(folder: Path) -> tuple[str, ...]:
+    """Guards that the attempt in `folder` overrode when it was made: they stay overridden. None before it is made."""
+    return read_attempt(folder).allow if (Path(folder) / "attempt.json").exists() else ()
 
 
 def read_attempt(folder: Path) -> Attempt:

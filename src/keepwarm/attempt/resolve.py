@@ -60,17 +60,22 @@ class Request:
 def at_peak(request: Request) -> tuple[Attempt, Manifest]:
     """Naive, replay, replay-previous-mix, buffer-mix, balance: from the line's end, LR stays at its LR_max."""
     plan, stage, line, candidate = request.plan, request.stage, request.line, request.candidate
-    guard.peak_start(line.end, candidate.label, request.whole, stage.allow, line.end.lr_max)
-    guard.optimizer_state(line.end, candidate.label, stage.allow)
-    guard.same_identity(line.end, identity(plan, request.feed), stage.allow)
+    overridden = guard.enforce(
+        [
+            guard.peak_start(line.end, candidate.label, request.whole, line.end.lr_max),
+            guard.optimizer_state(line.end, candidate.label),
+            guard.same_identity(line.end, identity(plan, request.feed)),
+        ],
+        stage.allow,
+    )
     roles = roles_of(request)
-    check_buffer(request, roles)
+    overridden += guard.enforce([check_buffer(request, roles)], stage.allow)
     schedule = schedules.constant(request.lr_max, plan.whole_steps(stage.tokens))
     attempt = make_attempt(
         plan, request.feed, _mixes(request, roles), schedule, arm=line.arm, stage=stage.name, number=request.number,
         rung=candidate.rung, label=candidate.label, new=new_of(line, stage), old=tuple(name for name, _ in line.taught),
         start=line.end.id, moments="keep" if line.end.optimizer_state else "reset", cursors=line.end.cursors,
-        allow=stage.allow, warnings=mix_warnings(request),
+        allow=stage.allow, overridden=overridden, warnings=mix_warnings(request),
     )  # fmt: skip
     return attempt, line.end
 
@@ -85,16 +90,23 @@ def _mixes(request: Request, roles: Sequence[Role]) -> Mixes:
     return ramped(before, roles, tokens // plan.step_tokens)
 
 
-def cooldown_attempt(plan: Plan, trunk: Attempt, line: Line, tokens: int, feed: Feed) -> Attempt:
-    """A cooldown branch off the line's end: the trunk's last mix goes on while LR falls from LR_max to its minimum."""
-    plan = plan.with_batch(trunk.global_batch_size)
-    schedule = schedules.cooldown(
-        line.end.lr_max,
-        plan.whole_steps(tokens),
-        plan.schedule.cooldown_shape,
-        lr_of(plan.schedule.lr_min, line.end.lr_max),
+def cooldown_attempt(
+    plan: Plan, trunk: Attempt, start: Manifest, tokens: int, feed: Feed, arm: str, number: int
+) -> Attempt:
+    """A cooldown branch off a checkpoint of `trunk` at peak: its mix there goes on while LR falls to its minimum."""
+    allow = (*plan.allow_of(trunk.stage), *trunk.allow)
+    overridden = guard.enforce(
+        [
+            guard.peak_start(start, COOLDOWN, (), start.lr_max),
+            guard.optimizer_state(start, COOLDOWN),
+            guard.same_identity(start, identity(plan, feed)),
+        ],
+        allow,
     )
-    mixture = trunk.segments[-1].mixture
+    plan = plan.with_batch(trunk.global_batch_size)
+    shape, lr_min = plan.schedule.cooldown_shape, lr_of(plan.schedule.lr_min, start.lr_max)
+    schedule = schedules.cooldown(start.lr_max, plan.whole_steps(tokens), shape, lr_min)
+    mixture = next(s.mixture for s in reversed(trunk.segments) if s.first_sample <= start.samples)
     members = {source: mixture.share(source) for source in mixture.source_ids}
     roles: dict[str, dict[str, Fraction]] = {}
     for source in trunk.sources:
@@ -102,9 +114,9 @@ def cooldown_attempt(plan: Plan, trunk: Attempt, line: Line, tokens: int, feed: 
             roles.setdefault(source.role, {})[source.id] = members[source.id]
     mix = [Role(name, sum(each.values(), Fraction(0)), each) for name, each in roles.items()]
     return make_attempt(
-        plan, feed, [(0, mix)], schedule, arm=line.arm, stage=trunk.stage, number=trunk.number + 1, rung=COOLDOWN,
-        label="cooldown branch", new=None, old=(), start=line.end.id, moments="keep", cursors=line.end.cursors,
-        allow=trunk.allow,
+        plan, feed, [(0, mix)], schedule, arm=arm, stage=trunk.stage, number=number, rung=COOLDOWN,
+        label="cooldown branch", new=None, old=(), start=start.id,
+        moments="keep" if start.optimizer_state else "reset", cursors=start.cursors, allow=allow, overridden=overridden,
     )  # fmt: skip
 
 
@@ -142,14 +154,14 @@ def roles_of(request: Request) -> list[Role]:
     return [role for role in roles if role.share]
 
 
-def check_buffer(request: Request, roles: Sequence[Role]) -> None:
+def check_buffer(request: Request, roles: Sequence[Role]) -> GuardError | None:
     """Guard 4 on the version of B that a mix draws on."""
     buffer = request.line.buffer
     if buffer is None or not any(role.name == "buffer" for role in roles):
-        return
+        return None
     held_out = outside_kept(buffer, {name: source for name, (source, _) in request.feed.sources.items()})
     held = {entry.corpus for entry in buffer.entries}
-    guard.buffer_clean(held, request.stage.new, held_out, buffer.folder.name, request.stage.allow)
+    return guard.buffer_clean(held, request.stage.new, held_out, buffer.folder.name)
 
 
 def mix_warnings(request: Request) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -44,20 +44,24 @@ def tokenizer_of(plan: Plan, folder: Path, tell: Callable[[str], None]) -> Token
 
 
 def check_vocabulary(plan: Plan, tokenizer: Tokenizer) -> None:
-    """Refuse a model whose vocabulary can't hold the tokenizer's ids."""
-    if plan.model is None:
-        return
-    if plan.model.config is not None:
-        size = plan.model.config.get("vocab_size", tokenizer.vocab_size)
-    else:
-        path = Path(str(plan.model.hf)) / "config.json"
-        size = json.loads(path.read_text(encoding="utf-8")).get("vocab_size") if path.is_file() else None
-    if isinstance(size, int) and size < tokenizer.vocab_size:
-        raise PlanError(
-            f"model: its vocabulary has {size:,} entries, the tokenizer {tokenizer.path} has {tokenizer.vocab_size:,}",
-            "ids beyond the model's embedding would crash the training or, worse, train wrong rows",
-            "use the model's own tokenizer (leave `tokenizer` out of the plan), or a model with a larger vocabulary",
-        )
+    """Refuse a model or a given base whose vocabulary can't hold the tokenizer's ids."""
+    for key, size in _vocabularies(plan):
+        if isinstance(size, int) and size < tokenizer.vocab_size:
+            raise PlanError(
+                f"{key}: its vocabulary has {size:,} entries, the tokenizer {tokenizer.path} has {tokenizer.vocab_size:,}",
+                "ids beyond the model's embedding would crash the training or, worse, train wrong rows",
+                "use the model's own tokenizer (leave `tokenizer` out of the plan), or a model with a larger vocabulary",
+            )
+
+
+def _vocabularies(plan: Plan) -> Iterator[tuple[str, object]]:
+    """The entries of each model that the plan names, where it or its folder says them."""
+    if plan.model is not None and plan.model.config is not None:
+        yield "model", plan.model.config.get("vocab_size")
+    for key, folder in (("model", plan.model.hf if plan.model else None), ("base.checkpoint", plan.base.checkpoint)):
+        path = Path(str(folder)) / "config.json"
+        if folder is not None and path.is_file():
+            yield key, json.loads(path.read_text(encoding="utf-8")).get("vocab_size")
 
 
 def check_tokenizer(prefix: Path, tokenizer: Tokenizer) -> None:

@@ -48,7 +48,9 @@ def _batch_errors(plan: Plan) -> list[Found]:
     if ramp is not None:
         rise = plan.global_batch_size - ramp.start
         if rise < ramp.increment or rise % ramp.increment:
-            message = f"from {ramp.start} by {ramp.increment} it does not come to global_batch_size {plan.global_batch_size}"
+            message = (
+                f"from {ramp.start} by {ramp.increment} it does not come to global_batch_size {plan.global_batch_size}"
+            )
             found.append((("base", "batch_ramp"), message))
     return found
 

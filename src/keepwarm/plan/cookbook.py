@@ -25,6 +25,7 @@ class Cookbook(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
+    about: str = Field("", description="what it is, with paragraphs When: and Source:, for keepwarm explain")
     weak: tuple[Rung, ...] = Field(min_length=1, description="for a weak shift: the seed's 1->2")
     strong: tuple[Rung, ...] = Field(min_length=1, description="for a strong shift: the seed's 2->3")
     last: tuple[Rung, ...] = Field(min_length=1, description="for the last stage of several: the seed's 3->4")

@@ -7,11 +7,11 @@ ladders; the buffer; the verdict's tolerance. Derived numbers (steps, epochs, ra
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from fractions import Fraction
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from keepwarm.plan.rungs import Rung
 from keepwarm.plan.values import Count, Length, LengthField, Rate, Ratio, Texts, Tolerance, ToleranceField
@@ -45,7 +45,17 @@ def _listed(value: Any) -> Any:
     return () if words == ("none",) else words
 
 
+def _guards(value: tuple[str, ...]) -> tuple[str, ...]:
+    for name in value:
+        if name == "append-only":
+            raise ValueError("append-only can't be overridden: lineage that is overwritten makes its records false")
+        if name not in GUARDS:
+            raise ValueError(f"{name!r} is not a guard; one of: {', '.join(GUARDS)}")
+    return tuple(dict.fromkeys(value))
+
+
 Name = Annotated[str, BeforeValidator(_name)]
+Allowed = Annotated[Texts, AfterValidator(_guards)]
 Positive = Annotated[Count, Field(gt=0)]
 AutoCount = Annotated[int | Literal["auto"], BeforeValidator(_count_or_auto)]
 
@@ -182,6 +192,7 @@ class BaseSpec(Model):
     checkpoint: str | None = Field(None, description="or start from this keepwarm checkpoint or Hugging Face folder")
     lr: float | None = Field(None, gt=0, description="LR at which a given checkpoint ended, where it does not say")
     phase: Literal["peak", "cooled"] | None = Field(None, description="and its phase, where it does not say")
+    allow: Allowed = Field((), description="guards overridden by name")
 
     @model_validator(mode="after")
     def _one(self) -> BaseSpec:
@@ -213,7 +224,7 @@ class StageSpec(Model):
     ladder: tuple[Rung, ...] | None = Field(
         None, min_length=1, description="its own ladder, in place of the cookbook's"
     )
-    allow: Texts = Field((), description="guards overridden by name")
+    allow: Allowed = Field((), description="guards overridden by name")
 
     @field_validator("name")
     @classmethod
@@ -222,15 +233,13 @@ class StageSpec(Model):
             raise ValueError("'base' is stage 1's name")
         return value
 
-    @field_validator("allow")
-    @classmethod
-    def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for name in value:
-            if name == "append-only":
-                raise ValueError("append-only can't be overridden: lineage that is overwritten makes its records false")
-            if name not in GUARDS:
-                raise ValueError(f"{name!r} is not a guard; one of: {', '.join(GUARDS)}")
-        return value
+
+Guarded = TypeVar("Guarded", BaseSpec, StageSpec)
+
+
+def allowing(part: Guarded, names: Iterable[str]) -> Guarded:
+    """The base or a stage, with more guards overridden."""
+    return part.model_copy(update={"allow": tuple(dict.fromkeys((*part.allow, *names)))})
 
 
 class BufferSpec(Model):
@@ -348,6 +357,17 @@ class Plan(Model):
     def of_stage(self, stage: StageSpec) -> Plan:
         """The plan with the batch of one stage."""
         return self.with_batch(stage.global_batch_size or self.global_batch_size)
+
+    def allow_of(self, stage: str) -> tuple[str, ...]:
+        """Guards overridden by name for a stage, or for the base by its name."""
+        return next((each.allow for each in self.stages if each.name == stage), self.base.allow)
+
+    def allowing(self, names: Iterable[str], stage: str | None = None) -> Plan:
+        """The plan with more guards overridden: for the base and every stage, or for the one that `stage` names."""
+        found = tuple(names)
+        stages = tuple(allowing(each, found) if stage in (None, each.name) else each for each in self.stages)
+        base = allowing(self.base, found) if stage in (None, "base") else self.base
+        return self.model_copy(update={"base": base, "stages": stages})
 
     def with_batch(self, global_batch_size: int) -> Plan:
         """The plan with another batch."""

@@ -1,7 +1,8 @@
 """The rungs of the cookbook as data, and the candidates each one stands for (COOKBOOK, "Rungs").
 
 A rung names a strategy; what it leaves open (replay shares, mixes, rates) are lists, and every combination is a
-candidate, tried in the order written, products left to right. All shares are exact.
+candidate, tried in the order written, products left to right. All shares are exact. The docstrings' paragraphs
+`Formula:`, `When:` and `Source:` are what `keepwarm explain` shows.
 """
 
 from __future__ import annotations
@@ -10,61 +11,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import product
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, PlainSerializer
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field
 
-from keepwarm.plan.values import Rate, Share, decimal_text
-from keepwarm.units import format_share, parse_share
-
-Mix = tuple[Fraction, Fraction, Fraction]  # (alpha_0, alpha_D, alpha_B)
-LEAST_SEARCHED_ALPHA_0 = Fraction(5, 100)
-
-
-def _some(value: Any) -> Any:
-    if value in ([], ()):
-        raise ValueError("is empty; name at least one")
-    return tuple(value) if isinstance(value, list) else value if isinstance(value, tuple) else (value,)
-
-
-def _mix(value: Any) -> Mix:
-    if isinstance(value, tuple) and all(isinstance(each, Fraction) for each in value) and sum(value) == 1:
-        return value
-    if not isinstance(value, list | tuple) or len(value) != 3:
-        raise ValueError(f"{value!r} is not [d0, new, buffer], three shares")
-    mix = tuple(parse_share(each) for each in value)
-    if sum(mix) != 1:
-        words = " + ".join(
-            f"{name} {format_share(each)}" for name, each in zip(("d0", "new", "buffer"), mix, strict=True)
-        )
-        raise ValueError(f"shares add up to {float(sum(mix)):g}, they must add up to 1 ({words})")
-    if not mix[1]:
-        raise ValueError("the new data has no share, so the stage would not teach it")
-    return mix  # type: ignore[return-value]
-
-
-def _mixes(value: Any) -> Any:
-    return tuple(_mix(each) for each in _some(value))
-
-
-def _replay(value: Any) -> Any:
-    shares = tuple(parse_share(each) for each in _some(value))
-    for share in shares:
-        if not 0 < share < 1:
-            raise ValueError(
-                f"a replay share lies between 0 and 1, not at {format_share(share)}; without replay: naive"
-            )
-    return shares
-
-
-def _written(mixes: tuple[Mix, ...]) -> list[list[str]]:
-    return [[decimal_text(each) for each in mix] for mix in mixes]
-
-
-Mixes = Annotated[tuple[Any, ...], BeforeValidator(_mixes), PlainSerializer(_written, return_type=list)]
-Shares = Annotated[tuple[Share, ...], BeforeValidator(_replay)]
-Rates = Annotated[tuple[Rate, ...], BeforeValidator(_some)]
-
+from keepwarm.plan.mixes import Mix, Mixes, Rates, Shares, mix_words, searched, some
+from keepwarm.plan.values import Rate, Share
+from keepwarm.units import format_share
 
 Try = tuple[str, dict[str, Any]]  # what tells a candidate from the rung's others, and its parameters
 
@@ -88,22 +41,31 @@ def _share_tries(shares: tuple[Fraction, ...]) -> Iterator[Try]:
 
 def _mix_tries(mixes: tuple[Mix, ...], search: int) -> Iterator[Try]:
     for mix in mixes:
-        yield _words(mix), {"mix": mix}
+        yield mix_words(mix), {"mix": mix}
     for mix in searched(mixes[0], mixes[-1], search):
-        yield f"{_words(mix)} (search)", {"mix": mix}
+        yield f"{mix_words(mix)} (search)", {"mix": mix}
 
 
 class Naive(_Rung):
     """The new data alone, from the checkpoint at peak, at LR_max.
 
-    Source: later practice 1->2 and 2->3; the control of every other rung.
+    Formula: (alpha_0, alpha_D, alpha_B) = (0, 1, 0)
+
+    When: first, where the shift may be weak enough to need no replay; it is stopped early if the old data does not
+    come back. What the new corpus gains here is the measure of every other rung.
+
+    Source: later practice, 1->2 and 2->3; the control of every other rung.
     """
 
     rung: Literal["naive"]
 
 
 class Replay(_Rung):
-    """D_0 replayed with share alpha beside the new data, at LR_max.
+    """D_0 replayed with share alpha beside the new data, at LR_max, with the optimizer's moments.
+
+    Formula: (alpha_0, alpha_D, alpha_B) = (alpha, 1 - alpha, 0), alpha = .01, .05 (usual), .10, .25, .30
+
+    When: the first rung of a weak shift. Raise alpha only while old data is being forgotten.
 
     Source: the seed, 1->2 step 1; Ibrahim et al. 2403.08763 (5 % for a weak shift, 25 % for a strong one).
     """
@@ -117,7 +79,13 @@ class Replay(_Rung):
 
 
 class ReplayRewarm(_Rung):
-    """The replay mix that did best, from a fresh optimizer, warmed up over 1 % of the tokens, then constant.
+    """The replay mix that did best, from a fresh optimizer, warmed up, then constant.
+
+    Its plateau is the line's LR_max from there on.
+
+    Formula: lr(t) = LR t / W for t < W, then LR; W = 1 % of the tokens, LR in {LR_max, LR_max/2, 2 LR_max}
+
+    When: replay at LR_max did not hold, or the checkpoint at peak has no optimizer state.
 
     Source: the seed, 1->2 step 2 (its launch command); Gupta et al. 2308.04014.
     """
@@ -134,6 +102,10 @@ class ReplayRewarm(_Rung):
 class ReplayPreviousMix(_Rung):
     """The mix the previous stage was really trained on, replayed with share alpha, at LR_max.
 
+    Formula: alpha D_{i-1}^CPT + (1 - alpha) D_i, alpha = .01, .05, .10, .25, .30; D^CPT by recorded tokens
+
+    When: the first rung of a strong shift: one share protects D_0 and all that was taught since.
+
     Source: the seed, 2->3 step 1.
     """
 
@@ -148,7 +120,12 @@ class ReplayPreviousMix(_Rung):
 class BufferMix(_Rung):
     """D_0, the new data and the buffer B by (alpha_0, alpha_D, alpha_B), at LR_max.
 
-    Source: the seed, 2->3 step 2 (B .05/.48/.47, then C 0/.10/.90); A .33/.33/.34 is later practice.
+    Formula: alpha_0 + alpha_D + alpha_B = 1; B .05/.48/.47, C 0/.10/.90, then mixes between them with alpha_0 >= .05
+
+    When: after replay-previous-mix, from the third stage on (B holds D_1..D_{i-1}, never D_0). Mix C does not protect
+    D_0.
+
+    Source: the seed, 2->3 step 2 (B, then C, "some explorations might be needed"); A .33/.33/.34 is later practice.
     """
 
     rung: Literal["buffer-mix"]
@@ -167,7 +144,11 @@ class BufferMix(_Rung):
 
 
 class Balance(_Rung):
-    """The three sources balanced, then the final cooldown.
+    """The three sources balanced at LR_max, then the final cooldown; the line goes on cooled.
+
+    Formula: (alpha_0, alpha_D, alpha_B) = .33/.33/.34, .50/.25/.25, .05/.47/.48
+
+    When: the last stage of a line. It is judged at peak, before its cooldown.
 
     Source: the seed, 3->4; later practice.
     """
@@ -188,18 +169,27 @@ class Balance(_Rung):
 
 
 class DecayThenIntroduce(_Rung):
-    """From an earlier checkpoint decay LR on the base data, and bring in the new mix at a fifth of LR_max.
+    """From an earlier checkpoint at peak LR decays on the base data; the new mix enters on the way down.
 
-    Source: the seed, steps a-c; Parmar et al. 2407.07263.
+    It starts from the newest checkpoint at peak that lies one decay segment before the line's end.
+
+    Formula: lr falls from LR_max to LR_max/N (N = 100, then 10, 50); the mix changes where lr(t) = LR_max/5, found from
+    the curve; alpha_0 = .6 to .8 behind it
+
+    When: replay is exhausted and the old data is still lost. It protects D_0 and under-adapts, so it comes late.
+
+    Source: the seed, steps a-c; Parmar et al. 2407.07263; alpha_0 is later practice.
     """
 
     rung: Literal["decay-then-introduce"]
-    decay: Annotated[tuple[Literal["cosine", "linear", "1-sqrt"], ...], BeforeValidator(_some)] = Field(
+    decay: Annotated[tuple[Literal["cosine", "linear", "1-sqrt"], ...], BeforeValidator(some)] = Field(
         ("cosine", "linear"), description="shapes of the decay"
     )
     to: Rates = Field(("lr_max/100",), description="rates the decay ends at")
     introduce_at: Rate = Field("lr_max/5", description="the rate at which the new mix enters")
-    anchor: Literal["base-lr-max", "start-lr"] = Field("base-lr-max", description="whose rate LR_max is here")
+    anchor: Literal["base-lr-max", "start-lr"] = Field(
+        "base-lr-max", description="what LR_max is here: the line's, or the LR at which its start checkpoint stands"
+    )
     alpha_0: Share = Field(Fraction(6, 10), description="share of D_0 in the new mix")
     horizon: Literal["new-data", "stage"] = Field("new-data", description="what the stage's tokens measure")
     base_data: Literal["recorded", "d0"] = Field("recorded", description="what is fed before the new mix")
@@ -211,7 +201,14 @@ class DecayThenIntroduce(_Rung):
 
 
 class RewarmConverged(_Rung):
-    """From a converged checkpoint, warmed up again with more of D_0, then decayed.
+    """From a converged checkpoint, warmed up again with more of D_0, then decayed; the line stays cooled.
+
+    Where the line is at peak, a cooldown branch is trained first and its cost counted.
+
+    Formula: lr(t) = LR t / W for t < W, W = 1 % of the tokens, LR in {LR_max/2, LR_max, 2 LR_max}; then a cosine to the
+    plan's lr_min; alpha_0 = .25, .30, .50
+
+    When: the line is cooled, or all rungs at peak failed; from a public model, which ships no optimizer state.
 
     Source: the seed, "converged checkpoint"; Ibrahim et al. 2403.08763.
     """
@@ -230,6 +227,10 @@ class RewarmConverged(_Rung):
 class LegacyReplayRewarm(_Rung):
     """From the end of a cosine decay to 0: warm up over 1 %, decay by cosine, with a little of D_0.
 
+    Formula: lr(t) = LR t / W for t < W, W = 1 % of the tokens; then a cosine to 0 (by name to LR_max/10); alpha_0 = .10
+
+    When: the base ended a cosine schedule, as agpt-7B did.
+
     Source: the seed, legacy agpt-7B; Ibrahim et al. 2403.08763.
     """
 
@@ -245,13 +246,17 @@ class LegacyReplayRewarm(_Rung):
 
 
 class SpecialContinuation(_Rung):
-    """After a stage that ended by decay-then-introduce: its decay goes on to a hundredth, the new mix enters at a fifth.
+    """After a stage that ended by decay-then-introduce: its decay goes on, and the new mix enters on the way.
 
-    Source: later practice 3->4.
+    Formula: lr falls from LR_3, where that stage ended, to LR_3/100; the mix changes where lr(t) = LR_3/5
+
+    When: the stage before ended by decay-then-introduce, so that no rung at peak can start.
+
+    Source: later practice, 3->4.
     """
 
     rung: Literal["special-continuation"]
-    decay: Annotated[tuple[Literal["cosine", "linear", "1-sqrt"], ...], BeforeValidator(_some)] = Field(
+    decay: Annotated[tuple[Literal["cosine", "linear", "1-sqrt"], ...], BeforeValidator(some)] = Field(
         ("cosine",), description="shapes of the decay"
     )
     alpha_0: Share = Field(Fraction(6, 10), description="share of D_0 in the new mix")
@@ -266,11 +271,15 @@ class SpecialContinuation(_Rung):
 class Incremental(_Rung):
     """The new data's share rises in equal steps of tokens to its target.
 
-    Source: the seed, "Worth exploring"; Parmar et al. 2407.07263.
+    Formula: alpha_D = rise (1 - alpha_0), rise = .10, .25, .50, 1 over equal tokens each
+
+    When: an abrupt change of the mix spikes; from a checkpoint at peak (moments kept) or a cooled one (warmed up first).
+
+    Source: the seed, "Worth exploring"; Parmar et al. 2407.07263 for its decay.
     """
 
     rung: Literal["incremental"]
-    rises: Annotated[tuple[Share, ...], BeforeValidator(_some)] = Field(
+    rises: Annotated[tuple[Share, ...], BeforeValidator(some)] = Field(
         (Fraction(10, 100), Fraction(25, 100), Fraction(50, 100), Fraction(1)),
         description="shares of the target, equal tokens each",
     )
@@ -279,7 +288,9 @@ class Incremental(_Rung):
 
 
 class Merge(_Rung):
-    """Weights of two or more checkpoints of the line combined.
+    """Weights of two or more checkpoints of the line combined, without training.
+
+    When: old and new abilities lie in different checkpoints of one line.
 
     Source: the seed, model merging.
     """
@@ -317,20 +328,12 @@ class Candidate:
         return self.parameters.get("mix")
 
 
+def name_of(rung: type[Any]) -> str:
+    """The word that a plan has for a rung."""
+    return str(get_args(rung.model_fields["rung"].annotation)[0])
+
+
 def candidates(rung: Any) -> tuple[Candidate, ...]:
     """The candidates of a rung in the order they are tried."""
     made = [(f"{rung.rung} {words}".strip(), parameters) for words, parameters in rung.tries()]
     return tuple(Candidate(rung.rung, label, parameters) for label, parameters in made)
-
-
-def _words(mix: Mix) -> str:
-    return "/".join(f"{float(each) * 100:.3g}" for each in mix)
-
-
-def searched(first: Mix, last: Mix, count: int) -> Iterator[Mix]:
-    """`count` mixes between two, halving: 1/2, 1/4, 3/4, 1/8, ...; alpha_0 at least 5 %, at alpha_B's cost."""
-    places = [Fraction(2 * k + 1, 2**depth) for depth in range(1, 4) for k in range(2 ** (depth - 1))]
-    for place in places[:count]:
-        alpha_0, alpha_new, alpha_buffer = (a + (b - a) * place for a, b in zip(first, last, strict=True))
-        missing = max(Fraction(0), LEAST_SEARCHED_ALPHA_0 - alpha_0)
-        yield alpha_0 + missing, alpha_new, alpha_buffer - missing

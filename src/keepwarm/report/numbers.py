@@ -14,6 +14,7 @@ from typing import Any
 
 from keepwarm.attempt.base import base_batches, base_schedule
 from keepwarm.attempt.candidates import RESOLVERS
+from keepwarm.attempt.planned import planned
 from keepwarm.attempt.ramp import BEFORE
 from keepwarm.attempt.resolve import at_peak
 from keepwarm.corpora.exclusions import read_exclusions
@@ -48,8 +49,12 @@ def numbers(plan: Plan) -> dict[str, Any]:
     sizes = {name: corpus_size(plan, name, spec) for name, spec in plan.corpora.items()}
     rows = [_base_row(plan, sizes)] if plan.base.tokens else []
     rates = stage_rates(plan)
+    sized = [plan.of_stage(stage) for stage in plan.stages]
+    before = [(plan.plateau_lr, plan.global_batch_size)]
+    before += [(lr, own.global_batch_size) for lr, own in zip(rates, sized, strict=True)]
     stages = [
-        _stage(plan.of_stage(stage), index, stage, sizes, rates[index]) for index, stage in enumerate(plan.stages)
+        _stage(sized[index], index, stage, sizes, rates[index], before[index])
+        for index, stage in enumerate(plan.stages)
     ]
     worst = sum(stage["tokens"] * stage["attempts_at_most"] for stage in stages)
     trunk = sum(stage["tokens"] for stage in stages) + (rows[0]["tokens"] if rows else 0)
@@ -104,7 +109,10 @@ def _base_row(plan: Plan, sizes: Mapping[str, Size]) -> dict[str, Any]:
     }
 
 
-def _stage(plan: Plan, index: int, stage: StageSpec, sizes: Mapping[str, Size], lr: float) -> dict[str, Any]:
+def _stage(
+    plan: Plan, index: int, stage: StageSpec, sizes: Mapping[str, Size], lr: float, before: tuple[float, int]
+) -> dict[str, Any]:
+    """A stage of a plan with its batch, at `lr`; `before` it the line had that LR and batch."""
     tokens = plan.whole_steps(stage.tokens)
     steps = tokens // plan.step_tokens
     grade = "strong" if stage.shift == "auto" else stage.shift
@@ -119,7 +127,11 @@ def _stage(plan: Plan, index: int, stage: StageSpec, sizes: Mapping[str, Size], 
         "tokens": tokens,
         "asked_tokens": stage.tokens,
         "lr": [lr, lr],
-        "candidates": [_candidate(each, stage, tokens, sizes, plan) for each in tried],
+        "candidates": [
+            _candidate(each, stage, tokens, sizes, plan)
+            | {"kept": [row.as_dict() for row in planned(plan, stage, each, before[0], lr, before[1])]}
+            for each in tried
+        ],
         "attempts_at_most": sum(each.rung in TRAINABLE for each in tried),
     }
 

@@ -29,7 +29,7 @@ def print_plan(plan: Plan, found: dict[str, Any], rate: float | None) -> None:
     out.print(_line(plan, found))
     out.print(_ladders(found))
     print(curve(plan))
-    _print_kept(plan)
+    out.print(_kept(found))
     _print_cost(plan, found, rate)
 
 
@@ -92,9 +92,33 @@ def _epochs(name: str, epochs: float, most: float) -> str:
     return f"{name} {epochs:.2f}" + (f" (above max_epochs {most:g})" if epochs > most else "")
 
 
-def _print_kept(plan: Plan) -> None:
-    print("\nwhat a stage at peak keeps of the checkpoint it starts from:")
-    print("  weights kept | optimizer moments kept | LR stays at LR_max, no warm-up | every source's position goes on")
+def _kept(found: dict[str, Any]) -> Table:
+    """What each rung keeps of the checkpoint it starts from, with the rates of its first candidate."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title="kept and changed at each start", title_justify="left")
+    for name in ("stage", "rung", "weights from", "moments", "batch", "LR: checkpoint -> first -> last"):
+        table.add_column(name, overflow="fold")
+    table.caption_justify = "left"
+    table.caption = (
+        "Of every start: the new data starts at 0, every other source goes on where the line stands, the evaluation "
+        "windows are the same; the random state goes with the moments."
+    )
+    for stage in found["stages"]:
+        tables: dict[str, list[dict[str, dict[str, str]]]] = {}
+        for each in stage["candidates"]:
+            if each["kept"]:
+                tables.setdefault(each["rung"], []).append({row["what"]: row for row in each["kept"]})
+        for number, (rung, alike) in enumerate(tables.items()):
+            first, rates = alike[0], {rows["LR"]["numbers"] for rows in alike}
+            others = f"; {len(rates) - 1} other rates" if len(rates) > 1 else ""
+            table.add_row(
+                stage["name"] if number == 0 else "",
+                rung,
+                first["weights"]["numbers"],
+                first["optimizer moments"]["how"],
+                first["batch size"]["numbers"] if "batch size" in first else "",
+                first["LR"]["numbers"] + others,
+            )
+    return table
 
 
 def _print_cost(plan: Plan, found: dict[str, Any], rate: float | None) -> None:

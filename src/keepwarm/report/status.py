@@ -113,9 +113,10 @@ def _attempt(each: Progress) -> dict[str, Any]:
         attempt = read_attempt(each.folder)
         content["asked"] = {part.role: float(part.share) for part in attempt.parts}
         content["lr"] = [float(attempt.schedule.lr(0)), float(attempt.schedule.lr(attempt.tokens))]
-        content["warnings"] = list(attempt.warnings)
+        content["allowed"], content["warnings"] = list(attempt.allow), list(attempt.warnings)
     if (each.folder / "metrics.jsonl").exists():
-        content["loss"] = _losses(read_metrics(each.folder / "metrics.jsonl"))
+        records = read_metrics(each.folder / "metrics.jsonl")
+        content["loss"], content["kept"] = _losses(records), records[0].get("kept", []) if records else []
     if "fed" in verdict:
         total = sum(row["fed_tokens"] for row in verdict["fed"])
         roles: dict[str, float] = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from keepwarm.attempt.kept import Row
 from keepwarm.attempt.model import Attempt
 from keepwarm.attempt.records import Record
 from keepwarm.plan.model import Plan
@@ -38,9 +40,13 @@ def print_json(value: Any) -> None:
 class Terminal:
     """Tells what a run does: lines in a batch log, and in a terminal a live view below them as well."""
 
-    def __init__(self, prefix: str = "", out: Console | None = None) -> None:
-        """Nothing is running yet. `prefix` begins every line: it tells arms that run side by side apart."""
+    def __init__(self, prefix: str = "", out: Console | None = None, *, table: bool = False) -> None:
+        """Nothing is running yet. `prefix` begins every line: it tells arms that run side by side apart.
+
+        `table` shows what each attempt keeps and changes as a table, instead of in a line.
+        """
         self._prefix = prefix
+        self._table = table
         self._out = out or console()
         self._attempt: Attempt | None = None
         self._seen: set[Path] = set()
@@ -59,7 +65,7 @@ class Terminal:
         self._out.print(lines, markup=False, highlight=False, soft_wrap=True)
         self._out.file.flush()
 
-    def begin(self, attempt: Attempt) -> None:
+    def begin(self, attempt: Attempt, table: Sequence[Row]) -> None:
         """Announce an attempt: its start, mix, learning rate, budget, and what is kept and what is new."""
         self._attempt, self._held_out = attempt, ""
         first, last = float(attempt.schedule.lr(0)), float(attempt.schedule.lr(attempt.tokens))
@@ -67,8 +73,11 @@ class Terminal:
             f"\n{attempt.arm} {attempt.stage}: {attempt.label} | mix {_asked(attempt)} | LR {first:g} -> {last:g} | "
             f"{attempt.steps:,} steps = {attempt.tokens:,} tokens"
         )
-        self.say(f"  from {attempt.start or 'random weights'}")
-        self.say(f"  {' | '.join(f'{what}: {how}' for what, how in kept(attempt))}")
+        if self._table:
+            self.say("\n".join(table_lines([row.as_dict() for row in table])))
+        else:
+            self.say(f"  from {attempt.start or 'random weights'}")
+            self.say(f"  {' | '.join(f'{what}: {how}' for what, how in kept(attempt))}")
         for warning in attempt.warnings:
             self.say(f"  note: {warning}")
         self._end_view()
@@ -103,6 +112,8 @@ class Terminal:
         self.say(f"  {folder.parent.name} {verdict['label']}: {verdict['outcome']}{kept_words}")
         for reason in verdict["reasons"]:
             self.say(f"    {reason}")
+        if "fix" in verdict:
+            self.say(f"    fix: {verdict['fix']}")
 
     def _live(self, attempt: Attempt, record: Record) -> Group:
         """Three lines that change: how far, how it trains, what is held out."""
@@ -126,8 +137,14 @@ def _training(record: Record) -> str:
     return f"training loss {record['loss']:.3f}  LR {record['lr']:.3g}  {rate} tokens/s"
 
 
+def table_lines(rows: Sequence[Mapping[str, str]]) -> list[str]:
+    """The rows of a kept/changed table (attempt/kept.py), aligned and indented."""
+    width = max((len(row["what"]) for row in rows), default=0)
+    return [f"  {row['what']:<{width}}  {row['how']:<7}  {row['numbers']}" for row in rows]
+
+
 def kept(attempt: Attempt) -> list[tuple[str, str]]:
-    """What an attempt keeps of the checkpoint it starts from, and what begins anew."""
+    """What an attempt keeps of the checkpoint it starts from, and what begins anew, in a line."""
     moments = {"keep": "kept", "reset": "reset", "fresh": "new"}[attempt.moments]
     on = {source: position for source, position in attempt.segments[0].cursors if position}
     going_on = [f"{s.name} from sample {on[s.id]:,}" for s in attempt.sources if s.id in on]
@@ -209,10 +226,12 @@ def loss_table(plan: Plan, found: dict[str, Any]) -> Table:
 
 
 def _outcome(attempt: dict[str, Any]) -> str:
+    """What became of an attempt, and the guards it overrode."""
+    allowed = f", allowed {', '.join(attempt['allowed'])}" if attempt.get("allowed") else ""
     if attempt["outcome"] is not None:
-        return str(attempt["outcome"])
+        return f"{attempt['outcome']}{allowed}"
     done = attempt["step"] == attempt["steps"]
-    return "trained" if done else f"running, step {attempt['step']}/{attempt['steps']}"
+    return ("trained" if done else f"running, step {attempt['step']}/{attempt['steps']}") + allowed
 
 
 def _mix_words(attempt: dict[str, Any]) -> str:

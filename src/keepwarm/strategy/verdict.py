@@ -12,20 +12,46 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from inspect import cleandoc
 from typing import Any, Literal
 
 from keepwarm.evaluate.forgetting import paired_noise
 
 Outcome = Literal["recovered", "recovering", "not-recovering", "under-adapting", "diverged", "undecided"]
 NOISE_WIDTHS = 2.0
-OUTCOMES: dict[Outcome, str] = {
-    "recovered": "Every old corpus is within its tolerance of its reference, and the new one was learned: accepted.",
-    "recovering": "Not yet within tolerance, and forecast to be at the end of the constant phase: train on.",
-    "not-recovering": "An old corpus is beyond its tolerance: forgetting. More replay, the buffer, or a lower rate next.",
-    "under-adapting": "The old corpora are within tolerance and the new one gained too little: less replay next.",
-    "diverged": "A loss that is not finite, or old and new data both got worse: the optimisation is broken.",
-    "undecided": "The attempt has not come to its end, or the evidence is too thin.",
+_SOURCE = "Source: the cookbook, The verdict."
+_OUTCOME_TEXTS: dict[Outcome, str] = {
+    "recovered": """Every old corpus is within its tolerance of its reference, and the new one was learned: accepted.
+
+    Formula: loss - reference <= tolerance for each old corpus, and gain > adaptation * the control's gain (without a
+    control: > 2 noise)
+
+    When: the stage's end becomes the line's, and B is filled from what was fed. Read `close` in the record as a margin
+    within 2 noise.""",
+    "recovering": """Not yet within tolerance, and forecast to be at the end of the constant phase.
+
+    When: train on; no other rung is tried yet.""",
+    "not-recovering": """An old corpus is beyond its tolerance: forgetting, now or by the forecast of an early stop.
+
+    Formula: loss - reference - tolerance > 0 for some old corpus; `clear` beyond 2 noise
+
+    When: more replay next, then the buffer, then a lower rate; the ladder has that order. The line stays where it was.""",
+    "under-adapting": """The old corpora are within tolerance and the new one gained too little.
+
+    Formula: gain <= adaptation * the control's gain (without a control: <= 2 noise)
+
+    When: less replay or more tokens next; higher shares of the same rung are passed over.""",
+    "diverged": """A loss or gradient that is not finite, or old and new data both got worse: the optimisation is broken.
+
+    Formula: not finite; or an old corpus beyond its tolerance and gain < -2 noise
+
+    When: a lower LR, a longer warm-up, or a look at the data; another mix will not mend it.""",
+    "undecided": """The attempt has not come to its end, or the evidence is too thin.
+
+    When: go on training, or evaluate its checkpoints on each corpus. From a log with one blended loss nothing else but
+    diverged can be decided.""",
 }
+OUTCOMES: dict[Outcome, str] = {name: f"{cleandoc(text)}\n\n{_SOURCE}" for name, text in _OUTCOME_TEXTS.items()}
 
 Record = Mapping[str, Any]
 
