@@ -32,14 +32,14 @@ def print_branch(start: Manifest, branches: Sequence[Bought]) -> None:
 
 
 def branch_lines(start: Manifest, branches: Sequence[Bought]) -> Iterator[str]:
-    """The branches off one checkpoint as a table, the first one's folder below it."""
-    rows = [["corpus", f"at peak, {format_count(start.line_tokens)} tokens"]]
-    rows += [[name, f"{loss:.4f}"] for name, loss in branches[0].before.items()]
+    """A line for the start and for each branch off it, with every corpus' loss and how far it lies from the start's."""
+    names = list(branches[0].before)
+    rows = [["held-out loss, nats per token", *(word for name in names for word in (name, ""))]]
+    rows += [[f"at peak, {format_count(start.line_tokens)} tokens"]]
+    rows[1] += [word for name in names for word in (f"{branches[0].before[name]:.4f}", "")]
     for branch in branches:
-        rows[0] += [branch.words, "difference"]
-        for row in rows[1:]:
-            loss, before = branch.after[row[0]], branch.before[row[0]]
-            row += [f"{loss:.4f}", f"{loss - before:+.4f}"]
-    yield "held-out loss, nats per token:"
+        rows.append([branch.words])
+        for name in names:
+            rows[-1] += [f"{branch.after[name]:.4f}", f"{branch.after[name] - branch.before[name]:+.4f}"]
     yield from aligned(rows, range(1, len(rows[0])))
     yield f"checkpoint: {branches[0].end.id}"
