@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from keepwarm.cli.main import main
 from keepwarm.errors import DataError, LineageError
 from keepwarm.lineage.foreign import look_at, look_at_all
 from keepwarm.lineage.foreign_logs import read_logs
@@ -284,3 +285,26 @@ def test_a_file_without_training_lines_is_refused(tmp_path):
         read_logs([tmp_path / "x.log"])
     with pytest.raises(DataError, match="no such file"):
         read_logs([tmp_path / "none.log"])
+
+
+def test_a_checkpoint_can_be_looked_at_from_the_command_line(real, capsys):
+    assert main(["lineage", str(real)]) == 0
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert "LR 0.000117365 from the optimizer's state" in lines
+    assert "phase decaying from the scheduler's state" in lines and "optimizer moments there" in lines
+    assert main(["lineage", str(real / "global_step10_universal"), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["kind"], found["iteration"], found["lr_max"], found["phase"]) == ("universal", 10, 2e-4, "decaying")
+
+
+def test_a_half_written_checkpoint_is_refused_from_the_command_line(real, capsys):
+    next((real / "global_step10").glob("zero_pp_rank_1*")).unlink()
+    assert main(["lineage", str(real / "global_step10")]) == 2
+    assert "is half-written" in capsys.readouterr().err
+
+
+def test_a_resume_is_shown_from_the_checkpoint_itself(real, capsys):
+    flags = "--lr 2e-4 --lr-warmup-fraction 0.1 --lr-decay-style cosine --train-iters 20 --global-batch-size 8 --seq-length 16"
+    assert main(["lr", "--megatron", flags, "--state", str(real), "--csv", "--steps", "10:11"]) == 0
+    step, lr, phase = capsys.readouterr().out.splitlines()[1].split(",")
+    assert (step, phase) == ("10", "decaying") and float(lr) == pytest.approx(0.00011736481776669306, rel=1e-12)

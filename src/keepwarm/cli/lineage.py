@@ -14,12 +14,13 @@ lineage = App(name="lineage", help="The checkpoints of a run as a tree; prune de
 def show(
     plan: Path, /, *, json: bool = False, svg: Path | None = None, arm: str | None = None, set: list[str] | None = None
 ) -> int:
-    """Show where every checkpoint came from, what it is, and what started from it.
+    """Show where every checkpoint of a run came from, what it is, and what started from it; or look at one checkpoint.
 
     Parameters
     ----------
     plan
-        The plan file, a run folder, or the folder of an adopted line.
+        The plan file, a run folder or the folder of an adopted line; or a checkpoint, wherever it was trained: of
+        keepwarm, Hugging Face, Megatron-DeepSpeed or universal. Nothing in it is run.
     json
         Print everything as JSON.
     svg
@@ -32,8 +33,13 @@ def show(
     from keepwarm.report.lineage import facts, lineage_of, scope_at
     from keepwarm.report.lineage_picture import write_lineage
     from keepwarm.report.lineage_tree import print_lineage
+    from keepwarm.report.looked_at import checkpoint_at, looked_at, print_checkpoint
     from keepwarm.report.terminal import print_json
 
+    checkpoint = None if svg or arm or set else checkpoint_at(plan)
+    if checkpoint is not None:
+        print_json(looked_at(checkpoint)) if json else print_checkpoint(checkpoint)
+        return 0
     found = lineage_of(scope_at(plan, set or ()), arm)
     if svg is not None:
         write_lineage(found, svg)

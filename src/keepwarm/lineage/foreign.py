@@ -14,6 +14,12 @@ from keepwarm.lineage.foreign_megatron import is_step_folder, megatron, named_st
 from keepwarm.lineage.manifest import Manifest, read_manifest
 
 
+def is_checkpoint(folder: Path) -> bool:
+    """True for a folder that `look_at` knows how to read, whole or not."""
+    named = ("manifest.json", "config.json", "latest", "latest_universal")
+    return any((folder / name).is_file() for name in named) or is_step_folder(folder) or bool(steps_in(folder))
+
+
 def look_at(folder: Path) -> Foreign:
     """What `folder` is and what it says of itself.
 
