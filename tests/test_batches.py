@@ -53,7 +53,7 @@ def test_the_plan_says_what_the_run_does(changing, workplace, capsys):
     base, stage, cooldown = legs(plan)
     assert [base.batches.size(step) for step in (0, 10, 11, 15, 16, 10**6)] == [2, 2, 4, 4, 6, 8]
     assert (stage.batches.size(0), stage.steps, cooldown.batches.size(0)) == (16, 10, 16)
-    found = {(lr, phase) for _, lr, phase, _ in rates(plan, range(stage.first_step, stage.first_step + 2))}
+    found = {(lr, phase) for _, lr, phase, _ in rates(legs(plan), range(stage.first_step, stage.first_step + 2))}
     assert found == {(3e-3 * 2**0.5, "peak")}
     assert main(["plan", str(changing), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["stages"][0]["lr"] == [3e-3 * 2**0.5] * 2
@@ -108,5 +108,5 @@ def test_stages_go_on_from_the_plateau_of_an_infinite_schedule(kind, edit_plan, 
     end = manifest_of(workplace / "run", "cookbook/base/00-base")
     assert (end["phase"], end["lr_max"]) == ("peak", 1.5e-3)
     assert {record["lr"] for record in train_records(workplace / "run", "cookbook/stage2/00-replay")} == {1.5e-3}
-    shown = {step: lr for step, lr, _, stage in rates(load_plan(plan), range(0, 60)) if stage == "base"}
+    shown = {step: lr for step, lr, _, stage in rates(legs(load_plan(plan)), range(0, 60)) if stage == "base"}
     assert [record["lr"] for record in base] == [shown[step] for step in range(len(base))]

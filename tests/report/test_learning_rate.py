@@ -157,6 +157,7 @@ def test_a_page_that_opens_from_disk(tmp_path, capsys):
         (["--megatron", INFINITE, "--state", "nowhere.json"], "--state nowhere.json: No such file"),
         (["--megatron", "--lr '2e-4"], "--megatron: No closing quotation"),
         (["--megatron", INFINITE, "--steps", "5:3"], "--steps 5:3: not A:B or A:B:C with 0 <= A <= B"),
+        (["--megatron", INFINITE, "--steps", f"0:{10**20}"], "with 0 <= A <= B <= 10000000000"),
     ],
 )
 def test_what_is_refused(arguments, said, tmp_path, monkeypatch, capsys):
@@ -176,3 +177,69 @@ def test_a_state_that_is_no_state(tmp_path, capsys):
         path.write_text(text)
         assert main(["lr", "--megatron", INFINITE, "--state", str(path)]) == 2
         assert said in capsys.readouterr().err
+
+
+def test_a_folder_without_a_checkpoint(tmp_path, capsys):
+    assert main(["lr", "--megatron", INFINITE, "--state", str(tmp_path)]) == 2
+    assert "holds no checkpoint" in capsys.readouterr().err
+
+
+def test_more_rows_than_are_made_at_a_time(capsys):
+    flags = f"--lr 2e-4 --lr-decay-style linear --train-iters 25000 {SIZES}"
+    assert main(["lr", "--megatron", flags, "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert main(["lr", "--megatron", flags, "--csv"]) == 0
+    lines = capsys.readouterr().out.splitlines()[1:]
+    assert [row["step"] for row in rows] == list(range(25001)) == [int(line.split(",")[0]) for line in lines]
+    assert [repr(row["lr"]) for row in rows] == [line.split(",")[1] for line in lines]
+
+
+LEGACY = ("base: {corpus: d0", "cookbook: legacy-agpt-7b\nbase: {corpus: d0")
+COSINE = ("kind: wsd, warmup: 5%,", "kind: cosine, warmup: 5%,")
+
+
+@pytest.mark.parametrize(
+    ("changes", "stage2", "legs"),
+    [
+        ((COSINE, LEGACY), {40: (0.0, "warming"), 41: (3e-3, "peak"), 60: (0.0, "warming"), 100: (0.0, "cooled")}, 4),
+        ((COSINE, ("rung: replay, shares: [5%, 25%]", "rung: incremental, schedule: decay")), {40: (0.0, "warming")}, 5),
+        ((("rung: replay, shares: [5%, 25%]", "rung: replay-rewarm, lr: [lr_max/2]"),),
+         {40: (0.0, "warming"), 41: (1.5e-3, "peak"), 60: (1.5e-3, "peak"), 104: (0.0, "cooled")}, 5),
+        ((("kind: wsd, warmup: 5%,", "kind: infinite-cosine, warmup: 5%, decay: 30%, constant_lr: lr_max/2,"),),
+         {40: (1.5e-3, "peak"), 104: (0.0, "cooled")}, 5),
+    ],
+)  # fmt: skip
+def test_stages_go_as_the_first_rung_that_may_start(changes, stage2, legs, plan_text, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for old, new in changes:
+        assert old in plan_text
+        plan_text = plan_text.replace(old, new)
+    if LEGACY in changes:
+        plan_text = re.sub(r", ladder: .*\]\}", "}", plan_text)
+    Path("plan.yaml").write_text(plan_text)
+    assert main(["lr", "plan.yaml", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert {step: (rows[step]["lr"], rows[step]["phase"]) for step in stage2} == stage2
+    assert len({row.get("stage") for row in rows}) == legs
+    assert main(["lr", "plan.yaml", "--to-megatron"]) == 0
+    at = 0
+    for line in capsys.readouterr().out.splitlines()[:4]:
+        assert main(["lr", "--megatron", line.split(maxsplit=1)[1], "--json"]) == 0
+        said = json.loads(capsys.readouterr().out)["rows"][:-1]
+        assert [(row["lr"], row["phase"]) for row in said] == [
+            (pytest.approx(row["lr"], rel=1e-9, abs=1e-18), row["phase"]) for row in rows[at : at + len(said)]
+        ]
+        at += len(said)
+
+
+def test_a_plan_with_a_growing_batch_as_flags(plan_text, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    ramp = "tokens: 10_240, batch_ramp: {start: 2, increment: 2, tokens: 2k}}"
+    Path("plan.yaml").write_text(plan_text.replace("tokens: 10_240}", ramp))
+    assert main(["lr", "plan.yaml", "--to-megatron"]) == 0
+    flags = capsys.readouterr().out.splitlines()[0].split(maxsplit=1)[1]
+    assert flags.endswith("--train-samples 322 --global-batch-size 8 --rampup-batch-size 2 2 63")
+    assert main(["lr", "--megatron", flags, "--csv"]) == 0
+    theirs = capsys.readouterr().out.splitlines()
+    assert main(["lr", "plan.yaml", "--csv"]) == 0
+    assert capsys.readouterr().out.splitlines()[: len(theirs)] == theirs

@@ -38,6 +38,7 @@ def test_a_ramp_walks_as_the_rule_says(numbers: tuple[int, int, int, int]) -> No
     final, ramp = start + increment * increments, BatchRamp(start, increment, ramp_samples)
     cut, sizes = batches(final, ramp), walked(final, ramp, 400)
     assert [cut.size(step) for step in range(400)] == sizes
+    assert cut.samples_of(range(400)).tolist() == [cut.samples(step) for step in range(400)]
     assert [cut.samples(step) for step in range(0, 400, 37)] == [sum(sizes[:step]) for step in range(0, 400, 37)]
 
 

@@ -22,7 +22,7 @@ RUN = ["--global-batch-size", "8", "--seq-length", "16"]
 
 
 def flags(text: str) -> Flags:
-    return parse_flags([*text.split(), *RUN])
+    return parse_flags([*RUN, *text.split()])
 
 
 def recorded(name: str) -> dict[str, np.ndarray]:
@@ -220,3 +220,51 @@ def test_flags_of_a_checkpoints_args(flags_of) -> None:
     assert found.lr_decay_iters is None and found.given == given.given
     by_samples = flags_of_args({"lr": 2e-4, "train_samples": 800, "train_iters": 100, "lr_decay_samples": 800})
     assert (by_samples.train_iters, by_samples.train_samples, by_samples.lr_decay_samples) == (None, 800, None)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "kind"),
+    [
+        ("max_lr", "2e-4", "a finite number"), ("max_lr", float("nan"), "a finite number"), ("min_lr", -1.0, "0 or more"),
+        ("lr_warmup_steps", None, "a finite number"), ("lr_warmup_tokens", 1.5, "a whole number or null"),
+        ("lr_decay_steps", 0, "a number above 0"), ("lr_decay_style", "cosin", "one of constant, linear"),
+        ("num_tokens", None, "a whole number"), ("iteration", True, "a whole number"), ("lr", [1e-4], "a finite number"),
+    ],
+)  # fmt: skip
+def test_a_state_that_no_trainer_writes_is_refused(key: str, value: object, kind: str) -> None:
+    for how in ("--use-checkpoint-opt_param-scheduler", "--finetune --universal-checkpoint"):
+        with pytest.raises(LineageError, match=f"the scheduler state's {key} is .*, not .*{kind}"):
+            reference_schedule(flags(f"{SHORT} {how}"), B10 | {key: value})
+
+
+def test_a_run_beyond_counting_is_refused() -> None:
+    with pytest.raises(PlanError, match="999,999,999,999,999 iterations of 2,048 sequences"):
+        reference_schedule(flags("--lr 2e-4 --train-iters 999999999999999 --global-batch-size 2048"))
+
+
+@pytest.mark.parametrize(
+    ("text", "fix"),
+    [
+        ("--lr -2e-4 --train-iters 20", "--lr 2e-4"),
+        ("--lr 2e-4 --train-iters -20", "--train-iters 2000"),
+        ("--lr 2e-4 --train-iters 20 --lr-decay-iters 0", "leave out --lr-decay-iters"),
+        ("--lr 2e-4 --train-samples 160 --lr-decay-samples 0", "leave out --lr-decay-samples"),
+        ("--lr 0 --train-iters 20 --lr-decay-style infinite-cosine", "--lr 2e-4"),
+        ("--lr 2e-4 --train-iters 20 --lr-decay-style infinite-cosine --constant-lr -1", "--constant-lr 0.0001"),
+        ("--lr 2e-4 --train-iters 20 --lr-decay-style cosine --lr-decay-tokens 2560", "--lr-warmup-tokens 0"),
+        ("--lr 2e-4", "--train-iters 2000"),
+    ],
+)
+def test_the_fix_of_what_stops_at_start(text: str, fix: str) -> None:
+    with pytest.raises(PlanError) as caught:
+        reference_schedule(flags(text))
+    assert caught.value.fix == fix
+    if fix.startswith("--"):
+        assert (
+            reference_schedule(flags(f"{text} {fix} --min-lr 0 ".replace("infinite-cosine", "cosine"))).last_step >= 20
+        )
+
+
+def test_a_plateau_to_the_last_step_is_at_peak_there(flags_of) -> None:
+    found = reference_schedule(flags_of("infinite-cosine_T2000_fracsum_eq1"))
+    assert found.phases([1999, 2000, 2001]).tolist() == ["peak", "peak", "cooled"] and found.lr([2000]) == 1.1e-4

@@ -155,7 +155,7 @@ def test_a_run_that_is_over_trains_nothing(b10) -> None:
 
 
 def test_a_load_without_its_state_says_what_is_not_shown() -> None:
-    assert told("--lr-decay-style cosine --load ckpt")["state-missing"].fix.startswith("--state FILE.json")
+    assert told("--lr-decay-style cosine --load ckpt")["state-missing"].fix == "--state ckpt"
     assert "state-missing" not in told("--lr-decay-style cosine --load ckpt --finetune")
 
 
@@ -179,3 +179,47 @@ def test_every_recorded_curve_has_findings_that_can_be_written(told_of, cases) -
         if "flags" in case and case["error"] is None:
             for kind, found in told_of(name).items():
                 assert all(each.kind == kind and each.what and each.why and each.fix for each in found)
+
+
+@pytest.mark.parametrize(
+    ("text", "start", "fix"),
+    [
+        ("--lr-decay-style linear --lr-warmup-fraction -0.5", "0.000133333", "--lr-warmup-fraction 0"),
+        ("--lr-decay-style linear --lr-warmup-iters -1000", "0.000133333", "--lr-warmup-iters 0"),
+        ("--lr_constant_plus_cooldown --lr_constant_plus_cooldown_frac 2 --lr-decay-style constant", "5.85786e-05",
+         "--lr_constant_plus_cooldown_frac 0.1"),
+        ("--lr-decay-style infinite-cosine --min-lr 1e-6 --lr-cooldown-fraction -1", "1.05004e-05", "--lr-cooldown-fraction 0.3"),
+    ],
+)  # fmt: skip
+def test_a_run_that_starts_behind_its_peak(text: str, start: str, fix: str) -> None:
+    found = told(text)["starts-below"]
+    assert found.what == f"the run starts at LR {start} and never reaches --lr 0.0002" and found.fix == fix
+    words = " ".join(each for each in text.split() if not each.startswith("--lr-warmup-iters") and each != "-1000")
+    assert not {"starts-below", "long-cooldown"} & set(told(f"{words} {fix}"))
+
+
+SAMPLES = "--lr 2e-4 --lr-decay-style linear --train-samples 800 --global-batch-size 8"
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "fix"),
+    [
+        (f"{SAMPLES} --lr-decay-samples 400", "stays-at-minimum", "--lr-decay-samples 800"),
+        (f"{SAMPLES} --lr-decay-samples 1200", "ends-early", "--lr-decay-samples 800"),
+        (f"{SAMPLES} --lr-warmup-samples 80", "warmup-from-0", "--lr-warmup-samples 0 where LR need not rise"),
+        (f"{SAMPLES} --train-samples 0 --train-iters 100 --lr-warmup-iters 9", "warmup-from-0",
+         "--lr-warmup-iters 0 where LR need not rise"),
+    ],
+)  # fmt: skip
+def test_a_fix_is_in_the_unit_that_the_run_counts_in(text: str, kind: str, fix: str) -> None:
+    def kinds(words: str) -> dict[str, str]:
+        return {each.kind: each.fix for each in reference_schedule(parse_flags(words.split())).findings}
+
+    assert kinds(text)[kind] == fix
+    assert kind not in kinds(f"{text} {fix.partition(' where')[0]}")
+
+
+def test_a_resume_by_samples_that_is_over_is_told_in_samples(b10) -> None:
+    words = f"{SAMPLES} --override-opt_param-scheduler".split()
+    found = {each.kind: each for each in reference_schedule(parse_flags(words), b10 | {"num_steps": 800}).findings}
+    assert found["nothing-to-train"].fix == "--train-samples 8800"

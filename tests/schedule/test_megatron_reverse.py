@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from keepwarm.errors import PlanError
 from keepwarm.schedule import schedule as schedules
+from keepwarm.schedule.batch import BatchRamp, batches
 from keepwarm.schedule.megatron import nearest, parse_flags, reference_schedule, to_flags
 from keepwarm.schedule.schedule import Schedule
 
@@ -149,3 +150,29 @@ def test_a_run_of_a_million_steps_is_found_and_checked() -> None:
     words = to_flags(schedule, BATCH, SEQUENCE)
     steps = np.arange(0, 10**6 + 1, 997)
     np.testing.assert_allclose(reference_schedule(parse_flags(words)).lr(steps), schedule.lr(steps * STEP), atol=3e-12)
+
+
+def test_an_infinite_cosine_on_its_plateau_keeps_its_style_and_phase() -> None:
+    schedule = schedules.infinite_cosine(
+        LR, 1e-4, 20 * STEP, 600 * STEP, 1380 * STEP
+    )  # a cosine that is over, by LR alone
+    words = to_flags(schedule, BATCH, SEQUENCE)
+    assert words[words.index("--lr-decay-style") + 1] == "infinite-cosine"
+    assert reference_schedule(parse_flags(words)).phase(2000) == schedule.phase(TOTAL) == "peak"
+
+
+@pytest.mark.parametrize("kind", ["wsd", "cosine", "infinite"])
+def test_a_growing_batch_is_said_in_samples(kind: str) -> None:
+    ramp = BatchRamp(2, 2, 1000)
+    cut = batches(BATCH, ramp)
+    total = cut.samples(700) * SEQUENCE
+    schedule = {
+        "wsd": schedules.wsd(LR, 50 * STEP, total, 200 * STEP),
+        "cosine": schedules.cosine(LR, 50 * STEP, total, 2e-6),
+        "infinite": schedules.infinite_cosine(LR, 1e-4, 50 * STEP, 200 * STEP, total - 250 * STEP),
+    }[kind]
+    words = to_flags(schedule, BATCH, SEQUENCE, ramp=ramp)
+    assert words[-4:] == ["--rampup-batch-size", "2", "2", "1000"] and "--lr-warmup-samples 400" in " ".join(words)
+    found, steps = reference_schedule(parse_flags(words)), np.arange(701)
+    assert found.last_step == 700
+    np.testing.assert_allclose(found.lr(steps), schedule.lr(cut.samples_of(steps) * SEQUENCE), rtol=1e-9, atol=1e-18)

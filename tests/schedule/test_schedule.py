@@ -200,8 +200,8 @@ REFUSALS: dict[str, tuple[Any, str]] = {
     "negative tokens": (lambda: constant(LR, -5), "has -5 tokens"),
     "not whole": (lambda: constant(LR, 2.5), "has 2.5 tokens"),  # type: ignore[arg-type]
     "unknown shape": (lambda: cooldown(LR, 10, "cosin"), "'cosin' is not the shape of a decay(.|\n)*linear, cosine"),
-    "rising decay": (lambda: cooldown(LR, 10, lr_min=2 * LR), "contradict each other"),
-    "flat decay": (lambda: cooldown(LR, 10, lr_min=LR), "contradict each other"),
+    "rising decay": (lambda: cooldown(LR, 10, lr_min=2 * LR), "from LR 0.003 to 0.006 does not fall"),
+    "flat decay": (lambda: cooldown(LR, 10, lr_min=LR), "does not fall(.|\n)*end it below 0.003"),
     "negative end": (lambda: cooldown(LR, 10, lr_min=-LR), "negative or not finite"),
     "nan end": (lambda: cooldown(LR, 10, lr_min=math.nan), "negative or not finite"),
     "zero LR_max": (lambda: constant(0.0, 10), "LR_max is 0.0"),

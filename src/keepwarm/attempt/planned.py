@@ -51,7 +51,7 @@ def _lr(plan: Plan, stage: StageSpec, candidate: Candidate, before: float, lr_ma
     if candidate.rung == "special-continuation":
         return Row("LR", "kept", "LR_3, where the stage before ended -> LR_3, no warm-up -> LR_3/100 (cooled)")
     try:
-        schedule = _schedule(plan, stage, candidate, lr_max)
+        schedule = candidate_schedule(plan, stage, candidate, lr_max)
     except KeepwarmError as error:
         return Row("LR", "changed", f"not possible: {error.what}")
     if candidate.rung in ("rewarm-converged", "legacy-replay-rewarm"):
@@ -59,7 +59,10 @@ def _lr(plan: Plan, stage: StageSpec, candidate: Candidate, before: float, lr_ma
     return lr_row(schedule, before, f"peak at LR {before:g}")
 
 
-def _schedule(plan: Plan, stage: StageSpec, candidate: Candidate, lr_max: float) -> Schedule:
+def candidate_schedule(
+    plan: Plan, stage: StageSpec, candidate: Candidate, lr_max: float, *, cooled: bool = False
+) -> Schedule:
+    """LR of a candidate, in a plan with the stage's batch, from a line whose LR_max is `lr_max`."""
     if candidate.rung == "replay-rewarm":
         return plateau_schedule(plan, stage, candidate, lr_max)
     if candidate.rung in ("rewarm-converged", "legacy-replay-rewarm"):
@@ -67,5 +70,5 @@ def _schedule(plan: Plan, stage: StageSpec, candidate: Candidate, lr_max: float)
     if candidate.rung == "decay-then-introduce":
         return introduction(plan, stage, candidate, lr_max)[0]
     if candidate.rung == "incremental":
-        return rising_schedule(plan, stage, candidate, lr_max, warm_up=False)
+        return rising_schedule(plan, stage, candidate, lr_max, warm_up=cooled)
     return schedules.constant(lr_max, plan.whole_steps(stage.tokens))

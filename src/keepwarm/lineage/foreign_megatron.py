@@ -48,6 +48,12 @@ def named_step(folder: Path) -> tuple[Path, tuple[str, ...]]:
     """The step that `latest` names (else `latest_universal`), and what is odd about it, in words; LineageError if none."""
     steps = [path for _, path in steps_in(folder)]
     names = {name: folder / name for name in ("latest", "latest_universal") if (folder / name).is_file()}
+    if not names and not steps:
+        raise LineageError(
+            f"{folder}: holds no checkpoint, neither global_step<N> nor a file that names one",
+            "there is nothing to go on from",
+            "name the folder that the trainer saved into",
+        )
     if not names:
         copies = all(path.name.endswith("_universal") for path in steps)
         missing = "latest_universal" if copies else "latest"

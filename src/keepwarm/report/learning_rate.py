@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+from collections.abc import Iterator
 
 from keepwarm.errors import KeepwarmError
 from keepwarm.plan.model import Plan
@@ -12,6 +13,8 @@ from keepwarm.report.lr_curve import Curve, Row, of_plan, turning_points
 from keepwarm.report.table import aligned
 
 ROWS = 20
+BLOCK = 10_000  # rows made at a time
+FARTHEST = 10**10  # step; where every flag's curve has long ended
 
 
 def parse_steps(text: str | None, curve: Curve) -> range:
@@ -22,13 +25,13 @@ def parse_steps(text: str | None, curve: Curve) -> range:
     try:
         begin, end, by = (int(word) for word in [*text.split(":"), "1"][:3])
         if not (first <= begin <= end and by > 0 and text.count(":") in (1, 2)) or (
-            end > last and not curve.open_ended
+            end > (FARTHEST if curve.open_ended else last)
         ):
             raise ValueError
     except ValueError:
-        beyond = "" if curve.open_ended else f" <= {last}"
+        beyond = FARTHEST if curve.open_ended else last
         raise KeepwarmError(
-            f"--steps {text}: not A:B or A:B:C with {first} <= A <= B{beyond}",
+            f"--steps {text}: not A:B or A:B:C with {first} <= A <= B <= {beyond}",
             "there are no other steps",
             f"--steps {first}:{last}:{max(1, (last - first) // ROWS)}",
         ) from None
@@ -37,23 +40,42 @@ def parse_steps(text: str | None, curve: Curve) -> range:
 
 def print_rates(curve: Curve, steps: str | None, *, as_csv: bool, as_json: bool) -> None:
     """Print the rates; by default a plot and a thinned table. Findings go to the standard error."""
-    if steps is None and not (as_csv or as_json):
-        found = turning_points(curve, ROWS)
-    else:
-        found = curve.rows(parse_steps(steps, curve))
+    asked = parse_steps(steps, curve)
     warn(curve)
     if as_json:
-        print(json.dumps(_json(curve, found), indent=1))
+        _print_json(curve, asked)
     elif as_csv:
         print("step,lr,phase")
-        for row in found:
-            print(f"{row.step},{row.lr!r},{row.phase}")
+        for rows in _blocks(curve, asked):
+            print("\n".join(f"{row.step},{row.lr!r},{row.phase}" for row in rows))
     else:
         print(plot(curve))
-        stages = any(row.stage for row in found)
-        cells = [(f"{r.step:,}", f"{r.lr:.5g}", r.phase, *((r.stage,) if stages else ())) for r in found]
-        head = ("step", "LR", "phase", *(("stage",) if stages else ()))
-        print("\n".join(aligned([head, *cells], right=(0, 1))))
+        _print_table(turning_points(curve, ROWS) if steps is None else curve.rows(asked))
+
+
+def _print_table(rows: list[Row]) -> None:
+    stages = any(row.stage for row in rows)
+    cells = [(f"{r.step:,}", f"{r.lr:.5g}", r.phase, *((r.stage,) if stages else ())) for r in rows]
+    head = ("step", "LR", "phase", *(("stage",) if stages else ()))
+    print("\n".join(aligned([head, *cells], right=(0, 1))))
+
+
+def _blocks(curve: Curve, steps: range) -> Iterator[list[Row]]:
+    """The rows of `steps`, some at a time: a run of millions of steps is printed in little memory."""
+    for begin in range(0, len(steps), BLOCK):
+        yield curve.rows(steps[begin : begin + BLOCK])
+
+
+def _print_json(curve: Curve, steps: range) -> None:
+    """A list with one row a line; with findings, an object that holds it."""
+    print("[" if curve.findings is None else '{"rows": [')
+    for number, rows in enumerate(_blocks(curve, steps)):
+        listed = ({name: value for name, value in row._asdict().items() if name != "stage" or value} for row in rows)
+        print((",\n" if number else "") + ",\n".join(map(json.dumps, listed)), end="")
+    print("\n]", end="\n" if curve.findings is None else "")
+    if curve.findings is not None:
+        rest = {"findings": [finding.to_dict() for finding in curve.findings], "not_about_lr": list(curve.others)}
+        print(f",\n{json.dumps(rest, indent=1)[2:]}")
 
 
 def warn(curve: Curve) -> None:
@@ -64,20 +86,12 @@ def warn(curve: Curve) -> None:
         print(f"not about the learning rate: {' '.join(curve.others)}", file=sys.stderr)
 
 
-def _json(curve: Curve, rows: list[Row]) -> object:
-    listed = [{name: value for name, value in row._asdict().items() if name != "stage" or value} for row in rows]
-    if curve.findings is None:
-        return listed
-    findings = [finding.to_dict() for finding in curve.findings]
-    return {"rows": listed, "findings": findings, "not_about_lr": list(curve.others)}
-
-
-def curve(plan: Plan, width: int = 78, height: int = 12) -> str:
+def curve(plan: Plan, width: int = 78, height: int = 13) -> str:
     """The learning rate of a plan's line as a plot of characters."""
     return plot(of_plan(plan), width, height)
 
 
-def plot(curve: Curve, width: int = 78, height: int = 12) -> str:
+def plot(curve: Curve, width: int = 78, height: int = 13) -> str:
     """A curve as a plot of characters."""
     import plotext
 

@@ -15,7 +15,7 @@ import numpy as np
 from keepwarm.errors import KeepwarmError, LineageError
 from keepwarm.lineage.foreign_megatron import scheduler_state
 from keepwarm.plan.model import Plan
-from keepwarm.report.legs import rates, total_steps
+from keepwarm.report.legs import legs, rates, total_steps
 from keepwarm.schedule.megatron import Finding, parse_flags, reference_schedule
 from keepwarm.schedule.named import Named, named_schedule
 
@@ -44,12 +44,13 @@ class Curve:
 
 
 def of_plan(plan: Plan) -> Curve:
-    """The line of a plan, as its first rungs run."""
+    """The line of a plan, if each stage keeps the first rung that may start."""
+    line = legs(plan)
 
     def rows(steps: Sequence[int]) -> list[Row]:
-        return [Row(*each) for each in rates(plan, steps)]
+        return [Row(*each) for each in rates(line, steps)]
 
-    return Curve(plan.name, 0, total_steps(plan), rows, "")
+    return Curve(plan.name, 0, total_steps(line), rows, "")
 
 
 def of_schedule(text: str) -> Curve:

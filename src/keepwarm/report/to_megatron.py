@@ -19,15 +19,9 @@ def plan_flags(plan: Plan) -> Iterator[tuple[str, list[str]]]:
     """
     before: Leg | None = None
     for leg in legs(plan):
-        if len(leg.batches.stretches) > 1:
-            raise PlanError(
-                f"{leg.stage}: its batch grows, and the flags here count in iterations of one size",
-                "the iterations would not be those of the plan",
-                "leave out base.batch_ramp",
-            )
         after = before.steps if leg.stage == "cooldown" and before is not None else 0
         try:
-            words = to_flags(leg.schedule, leg.batches.largest, leg.sequence_length, after)
+            words = to_flags(leg.schedule, leg.batches.largest, leg.sequence_length, after, leg.batches.ramp)
         except PlanError as error:
             raise PlanError(f"{leg.stage}: {error.what}", error.why, error.fix) from None
         yield leg.stage, words

@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
 from keepwarm.errors import PlanError
 
 LrScaling = Literal["none", "sqrt", "linear"]
@@ -45,6 +48,7 @@ class Batches:
     """How samples are cut into optimizer steps: `(first step, first sample, batch size)` of each stretch, in order."""
 
     stretches: tuple[tuple[int, int, int], ...]
+    ramp: BatchRamp | None = None  # which it was made from
 
     @property
     def largest(self) -> int:
@@ -59,6 +63,14 @@ class Batches:
         """Samples that `steps` steps consume."""
         first, before, size = next(each for each in reversed(self.stretches) if steps >= each[0])
         return before + (steps - first) * size
+
+    def samples_of(self, steps: ArrayLike) -> NDArray[np.int64]:
+        """`samples` of many, (N,)."""
+        firsts, before, sizes = np.array(self.stretches, dtype=np.int64).T
+        at = np.asarray(steps, dtype=np.int64)
+        number = np.searchsorted(firsts, at, side="right") - 1
+        consumed: NDArray[np.int64] = before[number] + (at - firsts[number]) * sizes[number]
+        return consumed
 
     def steps(self, samples: int) -> int:
         """The least number of steps that consume at least `samples`."""
@@ -83,7 +95,7 @@ def batches(global_batch_size: int, ramp: BatchRamp | None = None) -> Batches:
         if steps:
             stretches.append((step, sample, size))
         step, sample = step + steps, sample + steps * size
-    return Batches((*stretches, (step, sample, global_batch_size)))
+    return Batches((*stretches, (step, sample, global_batch_size)), ramp)
 
 
 def scaled_lr(lr: float, before: int, after: int, rule: LrScaling) -> float:

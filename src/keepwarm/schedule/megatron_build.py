@@ -5,14 +5,15 @@ Everything that stops the trainer before its first iteration is raised here as P
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, NoReturn
 
 from keepwarm.errors import LineageError, PlanError
 from keepwarm.schedule.batch import Batches, BatchRamp, batches
 from keepwarm.schedule.megatron_curve import Values
-from keepwarm.schedule.megatron_flags import Flags, option
+from keepwarm.schedule.megatron_flags import STYLES, Flags, option
 
 SCHEDULER = "megatron/optimizer_param_scheduler.py"
 ARGUMENTS = "megatron/arguments.py, validate_args"
@@ -25,6 +26,7 @@ _CHECKED = (  # (key of the state, field of Values, what the reference calls it)
     ("lr_decay_tokens", "decay_tokens", "decay tokens"),
     ("lr_decay_style", "style", "learning rate decay style"),
 )
+MOST_TOKENS = 2**62  # positions are 64-bit integers
 STATE_KEYS = (*(key for key, _, _ in _CHECKED), "num_steps", "num_tokens")
 
 
@@ -65,7 +67,18 @@ def cut(flags: Flags) -> Batches:
 
 
 def last_step(flags: Flags, cuts: Batches) -> int:
-    """The iteration that the trainer stops after."""
+    """The iteration that the trainer stops after. Raises PlanError on more tokens than can be counted."""
+    steps = _last_step(flags, cuts)
+    if steps * cuts.largest * max(1, flags.seq_length or 0) >= MOST_TOKENS:
+        raise PlanError(
+            f"{steps:,} iterations of {cuts.largest:,} sequences",
+            "no run is that long, and its learning rate by iteration could not be counted",
+            f"{option('train_iters')} 2000",
+        )
+    return steps
+
+
+def _last_step(flags: Flags, cuts: Batches) -> int:
     if flags.train_iters:
         return flags.train_iters
     ramp_samples, total = (flags.rampup_batch_size or (0, 0, 0))[2], flags.train_samples or 0
@@ -94,8 +107,8 @@ def load(values: Values, flags: Flags, state: Mapping[str, Any]) -> Values:
     return replace(values, **found)
 
 
-def refuse_incomplete(state: Mapping[str, Any]) -> None:
-    """Raise LineageError if the state of a checkpoint's scheduler lacks a key."""
+def refuse_state(state: Mapping[str, Any]) -> None:
+    """Raise LineageError if the state of a checkpoint's scheduler lacks a key, or holds what no trainer writes there."""
     missing = [key for key in STATE_KEYS if key not in state]
     if missing:
         raise LineageError(
@@ -104,6 +117,34 @@ def refuse_incomplete(state: Mapping[str, Any]) -> None:
             "write the checkpoint's `lr_scheduler` dict to the file: "
             "json.dump(torch.load('mp_rank_00_model_states.pt', weights_only=False)['lr_scheduler'], file)",
         )
+    for key in (key for key in (*STATE_KEYS, "iteration", "lr") if key in state):
+        kind, right = _KINDS[key]
+        if not right(state[key]):
+            raise LineageError(
+                f"the scheduler state's {key} is {state[key]!r}, not {kind}",
+                "where the run stands and which curve it was on cannot be known",
+                f"write the checkpoint's own {key} to the file",
+            )
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _is_size(value: Any) -> bool:
+    return _is_count(value) or (isinstance(value, float) and 0 <= value < math.inf)
+
+
+_RATE = ("a finite number of 0 or more", _is_size)
+_COUNT = ("a whole number", _is_count)
+_TOKENS = ("a whole number or null", lambda value: value is None or _is_count(value))
+_KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "max_lr": _RATE, "min_lr": _RATE, "lr": _RATE, "lr_warmup_steps": _RATE,
+    "lr_warmup_tokens": _TOKENS, "lr_decay_tokens": _TOKENS,
+    "lr_decay_steps": ("a number above 0", lambda value: _is_size(value) and value > 0),
+    "lr_decay_style": (f"one of {', '.join(STYLES)}", lambda value: value in STYLES),
+    "num_steps": _COUNT, "num_tokens": _COUNT, "iteration": _COUNT,
+}  # fmt: skip
 
 
 def crash(error: str, where: str, fix: str) -> NoReturn:
@@ -132,7 +173,7 @@ def _refuse_missing(flags: Flags) -> None:
         crash(
             "either train-iters or train-samples should be provided",
             "megatron/training.py, get_optimizer_param_scheduler",
-            "--train-iters N",
+            "--train-iters 2000",
         )
 
 
@@ -190,10 +231,12 @@ def _refuse_lengths(flags: Flags, v: Values) -> None:
         crash(
             f"AssertionError: --min-lr {v.min_lr:g} is above --lr {v.max_lr:g}",
             ARGUMENTS,
-            f"--min-lr {v.max_lr / 100:g}",
+            f"--min-lr {v.max_lr / 100:g}" if v.max_lr > 0 else "--lr 2e-4",
         )
     if v.decay_samples <= 0:
-        crash("AssertionError: the decay has no length", f"{SCHEDULER}, __init__", "leave out --lr-decay-iters")
+        length, unit = ("train_iters", "iters") if flags.train_iters else ("train_samples", "samples")
+        fix = f"leave out --lr-decay-{unit}" if (getattr(flags, length) or 0) > 0 else f"{option(length)} 2000"
+        crash("AssertionError: the decay has no length", f"{SCHEDULER}, __init__", fix)
     if v.infinite and not v.warmup_samples and not v.infinite_cooldown_samples and v.warmup_tokens is None:
         crash("ZeroDivisionError: neither warm-up nor cooldown", f"{SCHEDULER}, get_lr", "--lr-cooldown-fraction 0.3")
     if v.warmup_samples >= v.decay_samples:

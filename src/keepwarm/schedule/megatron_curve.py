@@ -186,4 +186,6 @@ def phases(v: Values, samples: Floats, tokens: Floats) -> NDArray[np.str_]:
             start = tokens <= v.switch_tokens
         peak = flat if v.infinite else start
         done = samples >= v.decay_samples if v.decay_tokens is None else tokens >= v.decay_tokens
+        if v.infinite:
+            done &= ~flat | beyond(v, samples, tokens)  # a plateau that fills the run is left one step behind its end
     return np.select([rising, done, peak], ["warming", "cooled", "peak"], "decaying")

@@ -22,12 +22,14 @@ def swallowed(flags: Flags, values: Values, fault: Fault, step: int, frozen_lr: 
 
 
 def _fix(flags: Flags, v: Values, fault: Fault) -> str:
-    if fault.line == 193:
+    if v.infinite and v.max_lr <= 0:
+        return "--lr 2e-4"
+    if fault.line == 193 or (fault.line == 192 and v.constant_lr <= 0):
         return f"--constant-lr {v.max_lr / 2:g}" + (f" --min-lr {v.max_lr / 100:g}" if v.min_lr >= v.max_lr / 2 else "")
     if fault.line in (192, 232):
         return f"--min-lr {min(v.constant_lr, v.max_lr) / 100:g}"
     if fault.line == 285 and flags.seq_length and flags.global_batch_size:
-        return f"--lr-warmup-tokens {max(1, round(v.warmup_samples)) * flags.seq_length}" + (
+        return f"--lr-warmup-tokens {round(v.warmup_samples) * flags.seq_length}" + (
             " in place of the warm-up by samples" if v.warmup_samples else ""
         )
     return _by_iterations(flags, v)

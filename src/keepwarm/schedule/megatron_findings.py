@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 JUMP = 1e-3  # of the highest LR: a change within no time from here on is a jump
 LONG = 0.5  # a cooldown over more of the run than this is rarely meant
 ROUNDS = 40  # halvings of a step: what is left of a continuous change is far below JUMP
-MOST_STEPS = 2_000_000  # of a longer run only so many are searched for jumps
+MOST_STEPS = 2_000_000  # of a longer run only so many are searched for jumps,
+BLOCK = 50_000  # and so many at a time
 OVERRIDE = "--override-opt_param-scheduler in place of --use-checkpoint-opt_param-scheduler"
 
 
@@ -90,8 +91,24 @@ def _warmup_flag(flags: Flags) -> str:
 
 
 def _decay_flag(flags: Flags) -> str:
-    kind = "iters" if flags.train_iters else "samples"
-    return f"lr_decay_{kind}" if f"lr_decay_{kind}" in flags.given else f"train_{kind}"
+    length = _length_flag(flags)
+    decay = length.replace("train", "lr_decay")
+    return decay if decay in flags.given else length
+
+
+def _length_flag(flags: Flags) -> str:
+    return "train_iters" if flags.train_iters else "train_samples"
+
+
+def _decay_until(found: ReferenceSchedule, step: int) -> str:
+    """The flag that ends the decay after `step`, in the unit that the run counts in."""
+    at, position = np.array([step]), found.position
+    if found.values.by_tokens:
+        return f"--lr-decay-tokens {position.tokens(at)[0]}"
+    samples = int(position.samples(at)[0])
+    if not found.flags.train_iters:
+        return f"--lr-decay-samples {samples}"
+    return f"--lr-decay-iters {-(-samples // position.batches.largest)}"
 
 
 def _ignored(flags: Flags, v: Values) -> Iterator[Finding]:
@@ -137,7 +154,7 @@ def _position(found: ReferenceSchedule, state: Mapping[str, Any]) -> Iterator[Fi
             "position",
             f"the scheduler stands at sample {samples:,}, but {step:,} iterations of this batch size make {expected:,}",
             "LR goes on from the samples, the iterations from their own count: the run ends before or behind its curve",
-            f"choose --train-iters so that {samples:,} samples and the rest end where the decay ends",
+            f"choose {option(_length_flag(found.flags))} so that {samples:,} samples and the rest end where the decay ends",
             step,
         )
     if step >= found.last_step:
@@ -145,7 +162,9 @@ def _position(found: ReferenceSchedule, state: Mapping[str, Any]) -> Iterator[Fi
             "nothing-to-train",
             f"the checkpoint is at iteration {step:,}, and the run ends at {found.last_step:,}",
             "the trainer stops at once, with exit code 0",
-            f"--train-iters {step + 1000}",
+            f"--train-iters {step + 1000}"
+            if found.flags.train_iters
+            else f"--train-samples {found.position.samples(np.array([step + 1000]))[0]}",
             step,
         )
 
@@ -153,6 +172,8 @@ def _position(found: ReferenceSchedule, state: Mapping[str, Any]) -> Iterator[Fi
 def _start(found: ReferenceSchedule) -> Iterator[Finding]:
     flags, first = found.flags, found.first_step
     curve, following = found.between(np.array([first, first + 1]), np.zeros(2)).tolist()
+    warm = bool(warming(found.values, np.zeros(1), np.zeros(1))[0])
+    rising = _warmup_flag(flags) if found.values.warmup_tokens is None else "lr_warmup_tokens"
     if flags.finetune and flags.universal_checkpoint:
         why = "DeepSpeed loads a universal checkpoint's optimizer whatever --finetune says"
         fix = "to restart, set lr, step, exp_avg and exp_avg_sq to 0 in a copy of the universal checkpoint first"
@@ -167,9 +188,25 @@ def _start(found: ReferenceSchedule) -> Iterator[Finding]:
             "warmup-from-0",
             "the first step is taken with LR 0",
             "the warm-up counts the samples before the step: it moves Adam's moments, but no weight",
-            "--lr-warmup-fraction 0 where LR need not rise",
+            f"{option(rising)} 0 where LR need not rise",
             first,
         )
+    elif not found.position.first_samples and found.values.max_lr - curve > JUMP * found.values.max_lr and not warm:
+        yield Finding(
+            "starts-below",
+            f"the run starts at LR {curve:.6g} and never reaches --lr {found.values.max_lr:.6g}",
+            *_start_cut_off(found.values, rising),
+            0,
+        )
+
+
+def _start_cut_off(v: Values, rising: str) -> tuple[str, str]:
+    if v.warmup_samples < 0 or (v.warmup_tokens or 0) < 0:
+        return "a warm-up of less than 0 starts the decay before the run", f"{option(rising)} 0"
+    if v.cools:
+        fix = "--lr_constant_plus_cooldown_frac 0.1"
+        return "the cooldown is longer than the run, so its beginning is cut off", fix
+    return "a first cooldown of less than 0 is over before the run starts", "--lr-cooldown-fraction 0.3"
 
 
 def _against_checkpoint(found: ReferenceSchedule, built: Values, state: Mapping[str, Any] | None) -> Iterator[Finding]:
@@ -181,7 +218,7 @@ def _against_checkpoint(found: ReferenceSchedule, built: Values, state: Mapping[
                 "state-missing",
                 "--load without --finetune goes on from the scheduler state of the checkpoint, which was not given",
                 "the curve shown starts at iteration 0",
-                "--state FILE.json with the checkpoint's lr_scheduler dict",
+                f"--state {flags.load}",
             )
         return
     before, lr = checkpoint_lr(state), float(found.lr([first])[0])
@@ -222,26 +259,31 @@ def _jumps(found: ReferenceSchedule) -> Iterator[Finding]:
     end = min(found.last_step, found.first_step + MOST_STEPS)
     if found.frozen_from is not None:
         end = min(end, found.frozen_from - 1)
-    steps = np.arange(found.first_step, end, dtype=np.int64)
-    curve = found.between(np.append(steps, end), np.zeros(len(steps) + 1))
-    highest = max(float(curve.max()), found.values.max_lr)
-    steps = steps[np.abs(np.diff(curve)) > JUMP * highest]
+    for first in range(found.first_step, end, BLOCK):
+        for step, old, new in _breaks(found, first, min(first + BLOCK, end)):
+            yield Finding(
+                "jump",
+                f"LR jumps from {old:.6g} to {new:.6g} between steps {step:,} and {step + 1:,}",
+                _cause(found, step),
+                _jump_fix(found),
+                step + 1,
+            )
+
+
+def _breaks(found: ReferenceSchedule, first: int, end: int) -> Iterator[tuple[int, float, float]]:
+    """(step, LR before, LR behind) of each jump between `first` and `end`."""
+    curve = found.between(np.arange(first, end + 1, dtype=np.int64), np.zeros(end - first + 1))
+    least = JUMP * max(float(curve.max()), found.values.max_lr)
+    steps = first + np.flatnonzero(np.abs(np.diff(curve)) > least)
     low, high = np.zeros(len(steps)), np.ones(len(steps))
     for _ in range(ROUNDS):
         middle = (low + high) / 2
         left, here, right = (found.between(steps, share) for share in (low, middle, high))
-        first = np.abs(here - left) >= np.abs(right - here)
-        low, high = np.where(first, low, middle), np.where(first, middle, high)
-    before, after = found.between(steps, low), found.between(steps, high)
-    for step, old, new in zip(steps, before, after, strict=True):
-        if abs(new - old) > JUMP * highest:
-            yield Finding(
-                "jump",
-                f"LR jumps from {old:.6g} to {new:.6g} between steps {step:,} and {step + 1:,}",
-                _cause(found, int(step)),
-                _jump_fix(found),
-                int(step) + 1,
-            )
+        before = np.abs(here - left) >= np.abs(right - here)
+        low, high = np.where(before, low, middle), np.where(before, middle, high)
+    for step, old, new in zip(steps, found.between(steps, low), found.between(steps, high), strict=True):
+        if abs(new - old) > least:
+            yield int(step), float(old), float(new)
 
 
 def _cause(found: ReferenceSchedule, step: int) -> str:
@@ -262,14 +304,14 @@ def _jump_fix(found: ReferenceSchedule) -> str:
         return OVERRIDE + " (the decay then takes the new length)"
     if v.infinite:
         return "--lr-cooldown-fraction and --lr-constant-fraction so that warm-up and both stay below 1 together"
-    return f"--lr-decay-iters {found.last_step}"
+    return _decay_until(found, found.last_step)
 
 
 def _length(found: ReferenceSchedule) -> Iterator[Finding]:
     v, last = found.values, found.last_step
     if (found.frozen_from is not None and found.frozen_from <= last) or found.first_step >= last:
         return
-    if v.cools and v.cooldown_samples > LONG * v.end_samples:
+    if v.cools and LONG * v.end_samples < v.cooldown_samples < v.end_samples:
         share = v.cooldown_samples / v.end_samples
         yield Finding(
             "long-cooldown",
@@ -289,7 +331,7 @@ def _length(found: ReferenceSchedule) -> Iterator[Finding]:
             if cut
             else "the decay is longer than the run"
         )
-        fix = f"--lr-constant-fraction {_room(v):.6g}" if cut else f"--lr-decay-iters {last}"
+        fix = f"--lr-constant-fraction {_room(v):.6g}" if cut else _decay_until(found, last)
         yield Finding("ends-early", f"the run ends at LR {end:.6g}, not at the minimum {v.min_lr:.6g}", why, fix, last)
     past = found.past(np.array([last]))[0]
     if past:
@@ -298,7 +340,7 @@ def _length(found: ReferenceSchedule) -> Iterator[Finding]:
             "stays-at-minimum",
             f"from step {over:,} on LR stays at the minimum {v.min_lr:.6g}: {last - over + 1:,} of {last:,} steps",
             "the decay is shorter than the run",
-            OVERRIDE if v.decay_samples != v.end_samples else f"--lr-decay-iters {last}",
+            OVERRIDE if v.decay_samples != v.end_samples else _decay_until(found, last),
             over,
         )
 

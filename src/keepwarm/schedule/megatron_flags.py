@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import Any
 
 from keepwarm.errors import PlanError
@@ -14,6 +14,7 @@ STYLES = ("constant", "linear", "cosine", "inverse-square-root", "infinite-cosin
 INFINITE = ("infinite-cosine", "infinite-inv-square-root")
 _WEIGHT_DECAY_STYLES = ("constant", "linear", "cosine")
 _NEIGHBOURS = ("--micro-batch-size", "--train-iters-to-skip")  # flags that only look like one of ours
+_MOST = 10**15  # no rate, share or count of a run is that large; nan is not below it either
 _SIMILAR = 0.72  # from here on a flag that is not ours counts as a misspelling of one that is
 _UNDERSCORED = {  # the flags that are not their attribute's name with dashes
     "lr_constant_plus_cooldown": "--lr_constant_plus_cooldown",
@@ -66,11 +67,6 @@ class Flags:
     given: frozenset[str] = frozenset()
     others: tuple[str, ...] = ()
 
-    @property
-    def infinite(self) -> bool:
-        """True for the two styles with a plateau in the middle."""
-        return self.lr_decay_style in INFINITE
-
     def words(self) -> list[str]:
         """The flags that were given and concern the LR, as command-line words."""
         found: list[str] = []
@@ -84,11 +80,6 @@ class Flags:
 def option(attribute: str) -> str:
     """The flag that sets an attribute of the trainer's `args`."""
     return _UNDERSCORED.get(attribute, "--" + attribute.replace("_", "-"))
-
-
-def with_flags(flags: Flags, **values: Any) -> Flags:
-    """The same flags with these set as well."""
-    return replace(flags, given=flags.given | set(values), **values)
 
 
 _ATTRIBUTES = [field.name for field in fields(Flags) if field.name not in ("given", "others")]
@@ -188,7 +179,7 @@ def _value(name: str, flag: str, texts: Sequence[str]) -> Any:
             _refuse(flag, f"{texts[0]!r} is not one of {', '.join(_CHOICES[name])}", f"{flag} {near[0]}")
         return texts[0]
     if name in _FLOATS:
-        return _number(float, flag, texts[0], "finite number")
+        return _number(float, flag, texts[0], "number")
     return _number(int, flag, texts[0], "whole number, written out in digits")
 
 
@@ -201,11 +192,15 @@ def _several(flag: str, texts: Sequence[str]) -> Sequence[str]:
 def _number(kind: Callable[[str], Any], flag: str, text: str, called: str) -> Any:
     try:
         value = kind(text)
-        if not math.isfinite(value):
-            raise ValueError
     except ValueError:
         _refuse(flag, f"{text!r} is not a {called}", _pasteable(kind, flag, text))
-    return value
+    if abs(value) < _MOST:
+        return value
+    raise PlanError(
+        f"{flag} {text}: no run has that",
+        "the trainer's parser takes it, and no learning rate can be computed with it",
+        _pasteable(kind, flag, ""),
+    )
 
 
 def _pasteable(kind: Callable[[str], Any], flag: str, text: str) -> str:

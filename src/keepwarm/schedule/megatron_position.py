@@ -26,10 +26,7 @@ class Position:
     def samples(self, steps: NDArray[np.int64]) -> NDArray[np.int64]:
         """The scheduler's num_steps after each of `steps` >= first_step, (N,)."""
         begin = self.batches.steps(self.first_samples)
-        firsts, before, sizes = np.array(self.batches.stretches, dtype=np.int64).T
-        at = begin + steps - self.first_step
-        number = np.searchsorted(firsts, at, side="right") - 1
-        consumed: NDArray[np.int64] = before[number] + (at - firsts[number]) * sizes[number]
+        consumed = self.batches.samples_of(begin + steps - self.first_step)
         return self.first_samples + consumed - self.batches.samples(begin)
 
     def tokens(self, steps: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -52,7 +49,7 @@ def checkpoint_lr(state: Mapping[str, Any]) -> float | None:
         style, state["max_lr"], state["min_lr"], 0.0, state["lr_warmup_steps"], state["lr_warmup_tokens"],
         state["lr_decay_steps"], state["lr_decay_tokens"], state["lr_decay_steps"], None, 0.0, 0.0, False, 0,
     )  # fmt: skip
-    at = np.array([float(state["num_steps"])]), np.array([float(state["num_tokens"] or 0)])
+    at = np.array([float(state["num_steps"])]), np.array([float(state["num_tokens"])])
     if values.infinite and not warming(values, *at)[0]:
         return None
     return float(rates(values, *at)[0])

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keepwarm.errors import PlanError
+from keepwarm.schedule.batch import Batches, BatchRamp, batches
 from keepwarm.schedule.megatron_curve import Values, fault_of, rates
 from keepwarm.schedule.megatron_flags import INFINITE, parse_flags
 from keepwarm.schedule.megatron_scheduler import reference_schedule
@@ -30,12 +31,16 @@ COARSE, FINE = 0.1, 1e-5  # of the run's length and of the highest LR: first and
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """Flags, and how far their curve is from the schedule's: the largest difference, and the step where it is."""
+    """Flags, and how far their curve is from the schedule's: the largest difference, and the step where it is.
+
+    `same_phase`: the trainer's last checkpoint stands in the schedule's phase, so that a later stage may go on from it.
+    """
 
     words: tuple[str, ...]
     difference: float
     relative: float  # of the schedule's highest LR
     step: int
+    same_phase: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,14 +51,24 @@ class _Target:
     batch: int
     sequence: int
     after_steps: int
+    ramp: BatchRamp | None
+
+    @property
+    def cuts(self) -> Batches:
+        return batches(self.batch, self.ramp)
 
     @property
     def steps(self) -> int:
-        return -(-self.schedule.tokens // (self.batch * self.sequence))
+        return self.cuts.steps(-(-self.schedule.tokens // self.sequence))
 
     @property
     def end(self) -> int:
-        return (self.after_steps + self.steps) * self.batch
+        return self.after_steps * self.batch + self.cuts.samples(self.steps)
+
+    @property
+    def unit(self) -> int:
+        """Samples of what the flags count in: iterations of one size, or samples themselves."""
+        return 1 if self.ramp else self.batch
 
     @property
     def highest(self) -> float:
@@ -71,21 +86,28 @@ class _Target:
         """Step counts within the schedule to compare at: all, or `most` and the borders' neighbours."""
         if self.steps <= most:
             return np.arange(self.steps + 1)
-        near = [math.floor(at / self.batch) - self.after_steps + k for at, _ in self.borders for k in (-1, 0, 1, 2)]
+        near = [self.cuts.steps(int(at)) - self.after_steps + k for at, _ in self.borders for k in (-1, 0, 1, 2)]
         spread = np.linspace(0, self.steps, most).astype(np.int64)
         return np.unique(np.clip(np.concatenate([spread, near]), 0, self.steps)).astype(np.int64)
 
     def lr(self, steps: NDArray[np.int64]) -> NDArray[np.float64]:
-        return self.schedule.lr(np.minimum(steps * self.batch * self.sequence, self.schedule.tokens))
+        return self.schedule.lr(np.minimum(self.cuts.samples_of(steps) * self.sequence, self.schedule.tokens))
 
 
-def to_flags(schedule: Schedule, global_batch_size: int, sequence_length: int, after_steps: int = 0) -> list[str]:
+def to_flags(
+    schedule: Schedule,
+    global_batch_size: int,
+    sequence_length: int,
+    after_steps: int = 0,
+    ramp: BatchRamp | None = None,
+) -> list[str]:
     """The reference's flags whose curve is `schedule`, checked on every step to within SAME of its highest LR.
 
-    `after_steps` > 0: for a resume with --override-opt_param-scheduler of a run that has taken so many steps. Raises
-    PlanError if no flags say it; the message holds the nearest ones and their largest difference.
+    `after_steps` > 0: for a resume with --override-opt_param-scheduler of a run that has taken so many steps. With a
+    `ramp` of the batch the flags count in samples. Raises PlanError if no flags say it; the message holds the nearest
+    ones and their largest difference.
     """
-    found = nearest(schedule, global_batch_size, sequence_length, after_steps)
+    found = nearest(schedule, global_batch_size, sequence_length, after_steps, ramp)
     if found.relative <= SAME:
         return list(found.words)
     raise PlanError(
@@ -96,16 +118,27 @@ def to_flags(schedule: Schedule, global_batch_size: int, sequence_length: int, a
     )
 
 
-def nearest(schedule: Schedule, global_batch_size: int, sequence_length: int, after_steps: int = 0) -> Match:
-    """The flags whose curve is nearest to `schedule` by its largest difference; exact ones where there are any."""
-    target = _Target(schedule, global_batch_size, sequence_length, after_steps)
+def nearest(
+    schedule: Schedule,
+    global_batch_size: int,
+    sequence_length: int,
+    after_steps: int = 0,
+    ramp: BatchRamp | None = None,
+) -> Match:
+    """The flags whose curve is nearest to `schedule` by its largest difference; exact ones where there are any.
+
+    Of several exact ones the shortest whose run ends in the schedule's phase: an infinite schedule that stops on its
+    plateau is no cosine that is over.
+    """
+    target = _Target(schedule, global_batch_size, sequence_length, after_steps, ramp)
     starts = sorted(_from_pieces(target), key=lambda values: _distance(values, target))
-    best = min((_verified(values, target) for values in starts[:3]), key=lambda match: match.difference)
-    if best.relative <= SAME:
-        return best
-    firsts = {values.style + str(values.cools): values for values in reversed(starts)}
+    firsts = {values.style + str(values.cools): values for values in reversed(starts)}  # the nearest of each style
+    tried = [_verified(values, target) for values in firsts.values()]
+    exact = [match for match in tried if match.relative <= SAME]
+    if exact:
+        return min(exact, key=lambda match: (not match.same_phase, len(match.words), match.difference))
     fitted = sorted((_fitted(v, target) for v in firsts.values()), key=lambda values: _distance(values, target))
-    return min((best, *(_verified(values, target) for values in fitted[:3])), key=lambda match: match.difference)
+    return min((*tried, *(_verified(values, target) for values in fitted[:3])), key=lambda match: match.difference)
 
 
 def _from_pieces(target: _Target) -> Iterator[Values]:
@@ -124,7 +157,7 @@ def _from_pieces(target: _Target) -> Iterator[Values]:
         yield replace(plain, cools=True, cooldown_samples=max(1, round(end - at)), min_lr=min(last, highest))
     falling = replace(plain, warmup_samples=warmup)
     for at, lr in later[1:]:
-        decay = max(round(at / target.batch), math.floor(warmup / target.batch) + 1) * target.batch
+        decay = max(round(at / target.unit), math.floor(warmup / target.unit) + 1) * target.unit
         for style in ("linear", "cosine", "inverse-square-root"):
             yield replace(falling, style=style, decay_samples=decay, end_samples=decay, min_lr=min(lr, highest))
     yield replace(falling, style="inverse-square-root")
@@ -144,7 +177,7 @@ def _from_pieces(target: _Target) -> Iterator[Values]:
 
 def _distance(values: Values, target: _Target) -> float:
     steps = target.grid(FITTED_AT)
-    samples = ((target.after_steps + steps) * target.batch).astype(float)
+    samples = (target.after_steps * target.batch + target.cuts.samples_of(steps)).astype(float)
     if fault_of(values) is not None:
         return math.inf
     return float(np.max(np.abs(rates(values, samples, samples) - target.lr(steps)), initial=0.0))
@@ -180,7 +213,7 @@ def _moves(v: Values, target: _Target, size: float) -> Iterator[Values]:
         low = v.min_lr + sign * rate
         if 0 < low < v.constant_lr if v.infinite else 0 <= low <= v.max_lr:
             yield replace(v, min_lr=low)
-        warmup = round((v.warmup_samples + sign * length) / target.batch) * target.batch
+        warmup = round((v.warmup_samples + sign * length) / target.unit) * target.unit
         if 0 <= warmup < v.decay_samples:
             yield replace(v, warmup_samples=float(warmup))
         cooldown = round(v.cooldown_samples + sign * length)
@@ -192,7 +225,7 @@ def _moves(v: Values, target: _Target, size: float) -> Iterator[Values]:
             for name in ("infinite_cooldown_samples", "infinite_constant_samples"):
                 if getattr(v, name) + sign * length > 0:
                     yield replace(v, **{name: getattr(v, name) + sign * length})
-        decay = round((v.decay_samples + sign * length) / target.batch) * target.batch
+        decay = round((v.decay_samples + sign * length) / target.unit) * target.unit
         if v.style in ("linear", "cosine") and decay > v.warmup_samples:
             yield replace(v, decay_samples=decay, end_samples=decay)
 
@@ -210,19 +243,21 @@ def _verified(values: Values, target: _Target) -> Match:
     found = reference_schedule(parse_flags(words), state)
     steps = target.grid(EVERY_STEP)
     apart = np.abs(found.lr(steps + target.after_steps) - target.lr(steps))
-    if found.error is not None:
+    last = target.after_steps + target.steps
+    if found.error is not None or found.last_step != last:
         apart = np.full(apart.shape, math.inf)
     at = int(np.argmax(apart))
-    return Match(tuple(words), float(apart[at]), float(apart[at]) / target.highest, int(steps[at]))
+    same_phase = found.phase(last) == target.schedule.phase(target.schedule.tokens)
+    return Match(tuple(words), float(apart[at]), float(apart[at]) / target.highest, int(steps[at]), same_phase)
 
 
 def _words(v: Values, target: _Target) -> list[str]:
-    batch, iterations = target.batch, target.end // target.batch
+    unit, kind = target.unit, "samples" if target.ramp else "iters"
     words = ["--lr", _number(v.max_lr), "--lr-decay-style", v.style]
     if v.style != CONSTANT or v.cools:
         words += ["--min-lr", _number(v.min_lr)]
-    if v.warmup_samples % batch == 0:
-        words += ["--lr-warmup-iters", str(int(v.warmup_samples) // batch)] if v.warmup_samples else []
+    if v.warmup_samples % unit == 0:
+        words += [f"--lr-warmup-{kind}", str(int(v.warmup_samples) // unit)] if v.warmup_samples else []
     else:
         words += ["--lr-warmup-fraction", repr(v.warmup_samples / v.decay_samples)]
     if v.cools:
@@ -233,8 +268,10 @@ def _words(v: Values, target: _Target) -> list[str]:
         for name, length in (("cooldown", v.infinite_cooldown_samples), ("constant", v.infinite_constant_samples)):
             words += [f"--lr-{name}-fraction", repr(length / v.decay_samples)]
     if v.decay_samples != target.end:
-        words += ["--lr-decay-iters", str(v.decay_samples // batch)]
-    words += ["--train-iters", str(iterations), "--global-batch-size", str(batch)]
+        words += [f"--lr-decay-{kind}", str(v.decay_samples // unit)]
+    words += [f"--train-{kind}", str(target.end // unit), "--global-batch-size", str(target.batch)]
+    if target.ramp:
+        words += ["--rampup-batch-size", *(str(value) for value in target.ramp.to_dict().values())]
     return words + (["--override-opt_param-scheduler"] if target.after_steps else [])
 
 

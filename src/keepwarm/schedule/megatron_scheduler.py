@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from keepwarm.errors import LineageError, PlanError
-from keepwarm.schedule.megatron_build import SCHEDULER, build, crash, cut, last_step, load, refuse_incomplete
+from keepwarm.schedule.batch import Batches
+from keepwarm.schedule.megatron_build import SCHEDULER, build, crash, cut, last_step, load, refuse_state
 from keepwarm.schedule.megatron_curve import Fault, Values, beyond, fault_of, phases, raises, rates
 from keepwarm.schedule.megatron_faults import swallowed
 from keepwarm.schedule.megatron_findings import Finding, findings_of
@@ -96,16 +97,16 @@ def reference_schedule(flags: Flags, state: Mapping[str, Any] | None = None) -> 
     """
     built = build(flags)
     if state is not None:
-        refuse_incomplete(state)
+        refuse_state(state)
     cuts = cut(flags)
     resumed = state is not None and not flags.finetune
     sequence = flags.seq_length or 0
     start = ReferenceSchedule(flags, built, Position(0, 0, 0, sequence, cuts), last_step(flags, cuts))
     found = _with_fault(_with_switch(start))
     if resumed and state is not None:
-        samples = _whole(state, "num_steps")
-        first = _whole(state, "iteration") if "iteration" in state else _iteration(samples, cuts.steps(samples), cuts)
-        position = Position(first, samples, _whole(state, "num_tokens"), sequence, cuts)
+        samples = state["num_steps"]
+        first = state["iteration"] if "iteration" in state else _iteration(samples, cuts.steps(samples), cuts)
+        position = Position(first, samples, state["num_tokens"], sequence, cuts)
         found = _with_fault(_with_switch(replace(start, values=load(built, flags, state), position=position)))
     if state is not None and flags.finetune and flags.universal_checkpoint:
         found = replace(found, first_lr=checkpoint_lr(state))
@@ -145,7 +146,7 @@ def _with_fault(found: ReferenceSchedule) -> ReferenceSchedule:
     return replace(where, frozen_from=step)
 
 
-def _iteration(samples: int, steps: int, cuts: Any) -> int:
+def _iteration(samples: int, steps: int, cuts: Batches) -> int:
     if cuts.samples(steps) != samples:
         raise LineageError(
             f"the scheduler state is at sample {samples:,}, which is no whole number of these flags' steps",
@@ -153,14 +154,3 @@ def _iteration(samples: int, steps: int, cuts: Any) -> int:
             f'add the checkpoint\'s iteration to the file, for example "iteration": {steps}',
         )
     return steps
-
-
-def _whole(state: Mapping[str, Any], key: str) -> int:
-    value = state[key]
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise LineageError(
-            f"the scheduler state's {key} is {value!r}",
-            "it counts what was trained, and must be a whole number",
-            "write the checkpoint's own value to the file",
-        )
-    return value

@@ -79,6 +79,12 @@ def _refuse_piece(piece: Piece) -> None:
         "cooled": direction == 0 and piece.shape == CONSTANT,
         "decaying": direction == -1 and piece.shape != CONSTANT,
     }
+    if piece.phase == "decaying" and direction != -1:
+        raise PlanError(
+            f"a {piece.shape} decay from LR {piece.lr_start:g} to {piece.lr_end:g} does not fall",
+            why,
+            f"end it below {piece.lr_start:g}, or leave it out",
+        )
     if not fits.get(piece.phase, False):
         raise PlanError(f"{name}: LR, shape and phase contradict each other", why, fix)
     if piece.shape in NEVER_ZERO and not piece.lr_end:
