@@ -164,6 +164,10 @@ REFUSALS = {
     "an unknown kind of conflict": (
         ("    new: d0", "    new: d0\n    accept: [rate]"), "'rate' is not a kind of conflict; one of: lr, samples",
     ),
+    "a start of the first stage": (("    new: d0", "    new: d0\n    start: 4"), "stages.stage1.start: there is no stage before"),
+    "a first stage that went on": (
+        ("    new: d0", "    new: d0\n    finetune: false"), "stages.stage1.finetune: there is no stage before",
+    ),
     "a list that is no list": (("runs/list.txt", "logs/samples.txt"), "samples.txt:"),
 }  # fmt: skip
 

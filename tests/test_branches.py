@@ -147,7 +147,12 @@ REFUSALS = {
     "unknown place": (["cooldown", "--from", "stage2@7"], "no checkpoint at peak is named so"),
     "unknown stage": (["cooldown", "--from", "stage9@peak"], "stage2@15.4k"),
     "no beginning": (["cooldown"], "a branch has a kind and a beginning"),
-    "too many": (["average", "--from", "stage2@peak", "--last", "9"], "has 4 checkpoints at peak up to 15,360 tokens"),
+    "too many": (
+        ["average", "--from", "stage2@peak", "--last", "9"],
+        "has 4 whole checkpoints at peak up to 15,360 tokens",
+    ),
+    "none": (["average", "--from", "stage2@peak", "--last", "0"], "two or more checkpoints"),
+    "no tokens": (["cooldown", "--from", "stage2@peak", "--tokens", "0"], "--tokens"),
     "only one": (["average", "--from", "stage2@peak", "--last", "1"], "two or more checkpoints"),
     "tokens of an average": (["average", "--from", "stage2@peak", "--tokens", "1k"], "--tokens says nothing about"),
     "last of a cooldown": (["cooldown", "--from", "stage2@peak", "--last", "2"], "--last says nothing about"),
@@ -189,7 +194,7 @@ def test_a_deleted_checkpoint_is_passed_over(trunk, capsys):
     deleted = manifests(trunk / STAGE2)[0]
     delete(trunk / deleted.id, deleted.files, "by hand")
     assert branch("average", "--from", "stage2@peak") == 2
-    assert "has 3 checkpoints at peak" in capsys.readouterr().err
+    assert "has 3 whole checkpoints at peak" in capsys.readouterr().err
     assert branch("cooldown", "--from", f"stage2@{deleted.line_tokens}") == 2
     assert "is named so" in capsys.readouterr().err
     assert branch("cooldown", "--from", deleted.id) == 2

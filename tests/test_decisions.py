@@ -33,7 +33,9 @@ def test_approval_of_every_rung_waits_and_a_rejection_climbs(edit_plan, workplac
     assert [each["label"] for each in stage(capsys)["attempts"]] == ["replay 5%"]
     assert decide("reject") == 0
     assert main(["run", "plan.yaml", "--approve", "each-rung"]) == 0
-    assert [each["accepted"] for each in stage(capsys)["attempts"]] == [False, True]
+    assert [(each["outcome"], each["accepted"], each["waiting"]) for each in stage(capsys)["attempts"]] == [
+        ("recovered", False, False), ("recovered", False, True),
+    ]  # fmt: skip
     assert decide("accept") == 0
     assert main(["run", "plan.yaml", "--approve", "each-rung"]) == 0
     found = stage(capsys)
@@ -45,6 +47,42 @@ def test_approval_of_a_stage_waits_for_what_would_be_accepted(edit_plan, workpla
     edit_plan(*ALONE)
     assert main(["run", "plan.yaml", "--approve", "each-stage"]) == 0
     assert "Your word, then run again" in capsys.readouterr().out
+    assert main(["status", "plan.yaml", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (
+        found["stages"][0]["state"] == "running" and "keepwarm decide PLAN accept --stage stage2" in found["next"]["do"]
+    )
+    assert main(["status", "plan.yaml"]) == 0
+    assert "waits" in capsys.readouterr().out  # the cell is folded
+    assert main(["lineage", "plan.yaml"]) == 0
+    assert "stage2 replay 5%: waits for a person's word, recovered" in capsys.readouterr().out
+    assert main(["run", "plan.yaml", "--branch", "average", "--from", "stage2@peak"]) == 0
+    assert decide("accept") == 0 and main(["run", "plan.yaml"]) == 0
+    assert main(["status", "plan.yaml"]) == 0
+    assert "person" in capsys.readouterr().out
+
+
+def test_nothing_is_deleted_that_the_ladder_needs_after_a_rejection(edit_plan, workplace, capsys):
+    """While a person's word is waited for, the stage is not accepted: rungs behind it may go back along the base."""
+    edit_plan(
+        *ALONE,
+        (
+            "shares: [5%, 25%]}]",
+            "shares: [5%]}, {rung: decay-then-introduce, decay: [linear], to: [lr_max/10], horizon: stage}]",
+        ),
+    )
+    assert main(["run", "plan.yaml", "--approve", "each-stage"]) == 0
+    assert main(["lineage", "prune", "plan.yaml", "--keep", "needed"]) == 0
+    assert decide("reject") == 0
+    assert main(["run", "plan.yaml"]) == 0
+    assert [each["outcome"] for each in stage(capsys)["attempts"]] == ["recovered", "recovered"]
+
+
+def test_a_run_that_does_not_ask_any_more_goes_on(edit_plan, workplace, capsys):
+    edit_plan(*ALONE)
+    assert main(["run", "plan.yaml", "--approve", "each-stage"]) == 0
+    assert main(["run", "plan.yaml"]) == 0
+    assert stage(capsys)["state"] == "accepted"
 
 
 def test_an_exhausted_ladder_offers_to_accept_its_best(edit_plan, workplace, capsys, manifest_of):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 
 import pytest
@@ -262,6 +263,7 @@ def test_the_planned_table_is_the_runs(edit_plan, workplace, stage2, capsys):
         (("betas: [0.9, 0.95]", "betas: [0.9, 0.99]"), "has betas [0.9, 0.95], this plan has [0.9, 0.99]"),
         (("holdout: {tokens: 2k}", "holdout: {tokens: 3k}"), "has holdout of d0 "),
         (("sequence_length: 32", "sequence_length: 16"), "has sequence length 32, this plan has 16"),
+        (("seed: 1", "seed: 1\ndocument_mask: true"), "has document mask False, this plan has True"),
     ],
 )
 def test_what_a_stage_may_not_change_is_refused_unless_it_says_so(
@@ -273,6 +275,53 @@ def test_what_a_stage_may_not_change_is_refused_unless_it_says_so(
     stage2("--allow", "stage2:budget-and-identity")
     end = manifest_of(workplace / "second", "cookbook/stage2/00-replay")
     assert end["allowed"] == ["budget-and-identity"]
+
+
+def test_every_difference_is_named(given, edit_plan, stage2):
+    edit_plan(("weight_decay: 0.1", "weight_decay: 0.2"), ("sequence_length: 32", "sequence_length: 16"), (MODEL, ""))
+    assert "has sequence length 32, this plan has 16; weight decay 0.1, this plan has 0.2" in stage2(code=2)
+
+
+def test_another_sequence_length_goes_on_behind_the_tokens_that_were_fed(
+    given, edit_plan, stage2, workplace, manifest_of
+):
+    """320 windows of 32 tokens are behind D_0: as many tokens are 640 windows of 16."""
+    edit_plan(("sequence_length: 32", "sequence_length: 16"), (MODEL, ""))
+    stage2("--allow", "stage2:budget-and-identity")
+    begin = json.loads((workplace / "second/arms/cookbook/base/00-given/manifest.json").read_text())
+    (source,) = begin["cursors"]
+    assert begin["cursors"] == {source: 320}
+    attempt = read_attempt(workplace / "second/arms/cookbook/stage2/00-replay")
+    assert dict(attempt.segments[0].cursors) == {source: 640}
+    end = manifest_of(workplace / "second", "cookbook/stage2/00-replay")
+    assert end["cursors"][source] == 640 + 16  # 5 % of 5,120 tokens
+
+
+def test_a_plan_changes_the_optimizer_from_a_stage_on_by_name(edit_plan, stage2, workplace, manifest_of, capsys):
+    stage2()
+    command = ["run", "plan.yaml", "--stage", "stage3", "--set", "optimizer.weight_decay=0.2"]
+    assert main(command) == 2
+    assert (
+        "to change it from a stage on and have it recorded: --allow STAGE:budget-and-identity"
+        in capsys.readouterr().err
+    )
+    assert main([*command, "--allow", "stage3:budget-and-identity"]) == 0
+    found = [
+        manifest_of(workplace / "run", f"cookbook/{at}") for at in ("stage2/00-replay", "stage3/00-replay-previous-mix")
+    ]
+    assert [each["optimizer"]["weight_decay"] for each in found] == [0.1, 0.2]
+    assert [each["allowed"] for each in found] == [[], ["budget-and-identity"]]
+
+
+def test_an_attempt_in_training_keeps_its_optimizer(stage2, workplace, capsys):
+    stage2()
+    for path in (workplace / "run/arms/cookbook/stage2/00-replay").iterdir():
+        if path.name == "verdict.json":
+            path.unlink()
+    last = sorted((workplace / "run/arms/cookbook/stage2/00-replay/checkpoints").iterdir())[-1]
+    shutil.rmtree(last)
+    change = ("--set", "optimizer.weight_decay=0.2", "--allow", "budget-and-identity")
+    assert "stage2/00-replay/attempt.json: was made with other optimizer" in stage2(*change, code=2)
 
 
 def test_a_branch_is_held_against_its_trunk_too(edit_plan, stage2, workplace, capsys):

@@ -22,8 +22,9 @@ from keepwarm import files, processes
 from keepwarm.attempt.candidates import resolve
 from keepwarm.attempt.line import COOLDOWN, Line
 from keepwarm.attempt.progress import attempts_of, end_of
-from keepwarm.attempt.records import allowed_before, settle_attempt
+from keepwarm.attempt.records import allowed_before
 from keepwarm.attempt.resolve import Request
+from keepwarm.attempt.settle import settle_attempt
 from keepwarm.branches import cool
 from keepwarm.corpora.prepare import prepare
 from keepwarm.errors import KeepwarmError, WorkFailed
@@ -82,7 +83,7 @@ def control_line(context: Run, base: Line, arm: str, until: str | None) -> None:
         feed = context.feed()
         allowed = allowing(stage, allowed_before(folder / "arms" / arm / stage.name / f"00-{name}"))
         resolved, start = resolve(Request(context.plan, allowed, feed, line, 0, Candidate(name, name, {})))
-        attempt = settle_attempt(folder, resolved)
+        attempt = settle_attempt(context.plan, resolved)
         if train(context, attempt, feed, start, line) is None:
             raise WorkFailed(f"{attempt.folder}: the control arm diverged")
         judged(context, attempt, feed, accept_any=True)

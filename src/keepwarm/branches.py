@@ -17,8 +17,9 @@ from keepwarm import files
 from keepwarm.attempt.line import BASE, BRANCHES, COOKBOOK, COOLDOWN, Line, threads_for
 from keepwarm.attempt.model import Attempt
 from keepwarm.attempt.progress import attempts_of, end_of
-from keepwarm.attempt.records import allowed_before, read_attempt, read_metrics, settle_attempt
+from keepwarm.attempt.records import allowed_before, read_attempt, read_metrics
 from keepwarm.attempt.resolve import cooldown_attempt
+from keepwarm.attempt.settle import settle_attempt
 from keepwarm.corpora.prepare import prepare
 from keepwarm.errors import GuardError, KeepwarmError, WorkFailed
 from keepwarm.lineage.deletion import deletion_of
@@ -63,12 +64,13 @@ def branch(
         raise KeepwarmError(
             f"{folder}: nothing was trained there yet", "a branch needs a trunk", "keepwarm run PLAN first"
         )
-    context = Run(plan, files.sha256_json(plan_document(plan)), folder, prepare(plan, listener.say), listener)
+    plan_sha256, prepared = files.sha256_json(plan_document(plan)), prepare(plan, listener.say)
+    context = Run(plan, plan_sha256, folder, prepared, listener, keeps_plan=False)
     start = find(context, where)
     if kind == COOLDOWN:
         end = cooldown_branch(context, start, tokens)
     else:
-        end = average_branch(context, start, last or USUAL_LAST)
+        end = average_branch(context, start, USUAL_LAST if last is None else last)
     return start, [_bought(folder, each) for each in (end, *_others(folder, start, end))]
 
 
@@ -118,13 +120,14 @@ def average_branch(context: Run, start: Manifest, last: int) -> Manifest:
     2405.18392, section 4.
     """
     trunk = _trunk(context.folder, start)
-    members = [each for each in _peaks(context.folder / trunk.folder) if each.line_tokens <= start.line_tokens][-last:]
+    there = [each for each in _peaks(context.folder / trunk.folder) if each.line_tokens <= start.line_tokens]
+    members = there[-last:]
     if last < 2 or len(members) < last:
         oftener = f"save more often: run: {{save_every: {trunk.tokens // (2 * max(2, last))}}}"
         raise KeepwarmError(
-            f"--last {last}: {trunk.folder} has {len(members)} checkpoints at peak up to {start.line_tokens:,} tokens",
+            f"--last {last}: {trunk.folder} has {len(there)} whole checkpoints at peak up to {start.line_tokens:,} tokens",
             "an average is taken of two or more checkpoints of one trunk",
-            f"--last {len(members)}, or {oftener}" if len(members) > 1 else oftener,
+            f"--last {len(there)}, or {oftener}" if len(there) > 1 else oftener,
         )
     names = tuple(member.id for member in members)
     for _, folder in _numbered(context, trunk, AVERAGE):
@@ -160,9 +163,9 @@ def _names(manifest: Manifest) -> tuple[str, str]:
 
 
 def _at_peak(run_folder: Path, stage: str) -> list[Manifest]:
-    """The checkpoints at peak of a stage's trunk, oldest first: of the accepted attempt, else of the one in training."""
+    """The checkpoints at peak of a stage's trunk, oldest first: of the accepted attempt, else of the one that may be."""
     tried = [each for each in attempts_of(run_folder, COOKBOOK, stage) if each.rung != COOLDOWN]
-    open_or_kept = [each for each in tried if each.accepted or each.outcome is None]
+    open_or_kept = [each for each in tried if each.accepted or each.waiting or each.outcome is None]
     return _peaks(open_or_kept[-1].folder) if open_or_kept else []
 
 
@@ -199,7 +202,7 @@ def _cooled(context: Run, trunk: Attempt, start: Manifest, tokens: int, arm: str
     folder = context.folder / attempt.folder
     done = (folder / "attempt.json").exists() and end_of(folder) is not None
     with contextlib.nullcontext() if done else files.run_lock(folder, context.listener.say):
-        end = train(context, settle_attempt(context.folder, attempt), context.feed(), start, None)
+        end = train(context, settle_attempt(context.plan, attempt), context.feed(), start, None)
     if end is None:
         raise WorkFailed(f"{attempt.folder}: the cooldown diverged")
     return end

@@ -14,10 +14,11 @@ from keepwarm.arms import beside
 from keepwarm.attempt.candidates import resolve
 from keepwarm.attempt.line import Line
 from keepwarm.attempt.model import Attempt
-from keepwarm.attempt.progress import EXHAUSTED
-from keepwarm.attempt.records import Record, allowed_before, read_attempt, read_verdict, settle_attempt, write_verdict
+from keepwarm.attempt.progress import EXHAUSTED, WAITING
+from keepwarm.attempt.records import Record, allowed_before, read_attempt, read_verdict, write_verdict
 from keepwarm.attempt.resolve import Request
 from keepwarm.attempt.retained import deleted_of, recorded_start, retain
+from keepwarm.attempt.settle import settle_attempt
 from keepwarm.branches import converged, cool
 from keepwarm.corpora.prepare import prepare
 from keepwarm.errors import GuardError, KeepwarmError, LineageError, WorkFailed
@@ -40,10 +41,9 @@ from keepwarm.work import (
     base_line,
     end_manifest,
     fill_buffer,
-    freeze,
     judged,
+    keep_plan,
     measured_shift,
-    resolved,
     scores_of,
     start_of,
     train,
@@ -61,7 +61,6 @@ def run(plan: Plan, listener: Listener, *, until: str | None = None, approve: Ap
     """
     folder = Path(plan.run.folder)
     with files.run_lock(folder):
-        freeze(plan, folder)
         context = Run(
             plan,
             files.sha256_json(plan_document(plan)),
@@ -70,7 +69,6 @@ def run(plan: Plan, listener: Listener, *, until: str | None = None, approve: Ap
             listener,
             approve,
         )
-        files.write_json(folder / "resolved.json", resolved(context), replace=True)
         for stage in plan.stages:
             scores_of(context, stage)  # what is wrong with them is told before anything is trained
         line = base_line(context)
@@ -80,8 +78,10 @@ def run(plan: Plan, listener: Listener, *, until: str | None = None, approve: Ap
                 line, _ = _climb(context, index, stage, line)
                 retain(plan, listener.say)
                 if stage.name == until:
+                    keep_plan(context)
                     return
             cool(context, line)
+            keep_plan(context)
             retain(plan, listener.say)
 
 
@@ -96,8 +96,9 @@ def _climb(context: Run, index: int, stage: StageSpec, line: Line) -> tuple[Line
     for number, candidate in enumerate(each for rung in rungs for each in candidates(rung)):
         chosen = {} if chosen.get("rung") == candidate.rung else chosen
         passed = f"a person chose {chosen['rung']}: {chosen['because']}" if chosen.get("rung") else None
+        folder = _folder(context, stage, line, number, candidate)
         verdict, attempt = _try(context, stage, line, number, candidate, tried, passed)
-        _wait_for_approval(context, stage, verdict)
+        _wait_for_approval(context, stage, folder, verdict)
         decision = verdict.get("decision", {})
         chosen = decision if decision.get("decision") == "next" else chosen
         excesses = [corpus["forgetting"] - corpus["tolerance"] for corpus in verdict.get("old", {}).values()]
@@ -113,7 +114,7 @@ def _try(
     passed: str | None,
 ) -> tuple[Record, Attempt | None]:  # fmt: skip
     """One candidate: passed over, refused by a guard, or trained and judged. What is on record already stands."""
-    folder = context.folder / "arms" / line.arm / stage.name / f"{number:02d}-{candidate.rung}"
+    folder = _folder(context, stage, line, number, candidate)
     recorded = read_verdict(folder)
     if recorded is not None and recorded["label"] != candidate.label:
         raise LineageError(
@@ -139,16 +140,23 @@ def _try(
         return recorded, read_attempt(folder)
     if recorded is not None and recorded["outcome"] in ("skipped", "refused"):
         (folder / "verdict.json").unlink()  # it may start now: the plan was mended
-    attempt, feed = settle_attempt(context.folder, attempt), context.feed()
+    attempt, feed = settle_attempt(context.plan, attempt), context.feed()
     train(context, attempt, feed, start, line, drop, early=True)
     return judged(context, attempt, feed, accept_any=False), attempt
 
 
-def _wait_for_approval(context: Run, stage: StageSpec, verdict: Record) -> None:
+def _folder(context: Run, stage: StageSpec, line: Line, number: int, candidate: Candidate) -> Path:
+    """Where a candidate's attempt lies."""
+    return context.folder / "arms" / line.arm / stage.name / f"{number:02d}-{candidate.rung}"
+
+
+def _wait_for_approval(context: Run, stage: StageSpec, folder: Path, verdict: Record) -> None:
     """With `--approve`, a verdict that no person has seen stops the run: nobody lets a tool decide a stage alone."""
+    (folder / WAITING).unlink(missing_ok=True)
     if "decision" in verdict or verdict["outcome"] in ("skipped", "refused"):
         return
     if context.approve == "each-rung" or (context.approve == "each-stage" and verdict["accepted"]):
+        files.write_json(folder / WAITING, {"approve": context.approve})
         raise Waiting(stage.name, verdict["label"], verdict["outcome"])
 
 
@@ -157,7 +165,7 @@ def _resolve(
 ) -> tuple[Attempt, Manifest, CooldownDrop | None]:
     """The attempt, its start, and what a cooldown of the line's end buys where the attempt will end cooled."""
     trunk = [manifest for manifest in all_manifests(context.folder) if manifest.attempt in line.attempts]
-    folder = context.folder / "arms" / line.arm / stage.name / f"{number:02d}-{candidate.rung}"
+    folder = _folder(context, stage, line, number, candidate)
     recorded, stage = recorded_start(folder), allowing(stage, allowed_before(folder))
     deleted = deleted_of(context.folder, trunk) - {recorded}  # what an attempt started from is its start for good
     cooled = converged(context, line) if candidate.rung == "rewarm-converged" else None
@@ -179,6 +187,7 @@ def _passed(folder: Path) -> bool:
 
 def _pass_over(context: Run, folder: Path, candidate: Candidate, outcome: str, reason: str, **more: str) -> Record:
     verdict = {"outcome": outcome, "accepted": False, "label": candidate.label, "reasons": [reason], **more}
+    keep_plan(context)
     write_verdict(folder, verdict, replace=True)
     context.listener.judged(None, folder, verdict)
     return verdict

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from keepwarm import files
 from keepwarm.attempt.base import base_attempt
 from keepwarm.attempt.kept import Row, resumed, started
-from keepwarm.attempt.line import BASE, COOKBOOK, Feed, Line, feed_of, open_stream, threads_for
+from keepwarm.attempt.line import BASE, COOKBOOK, Feed, Line, cursors_at, feed_of, open_stream, threads_for
 from keepwarm.attempt.model import Attempt
 from keepwarm.attempt.progress import end_of
 from keepwarm.attempt.records import (
@@ -26,9 +26,9 @@ from keepwarm.attempt.records import (
     allowed_before,
     read_metrics,
     read_verdict,
-    settle_attempt,
     write_verdict,
 )
+from keepwarm.attempt.settle import settle_attempt
 from keepwarm.blend.buffer import BufferVersion, fill, load_buffer
 from keepwarm.blend.ledger import ledger
 from keepwarm.corpora.prepare import Prepared
@@ -74,6 +74,7 @@ class Run:
     listener: Listener
     approve: Approve = "never"
     control_failed: Callable[[], bool] | None = None  # asked while the no-replay arm is waited for; None: there is none
+    keeps_plan: bool = True  # in the run folder, once something is begun under it; a branch leaves the run's own there
 
     def feed(self) -> Feed:
         """Every source there is: the corpora's, and those of each version of B that is on disk."""
@@ -81,13 +82,15 @@ class Run:
         return feed_of(self.prepared, [load_buffer(path) for path in sorted(found)])
 
 
-def freeze(plan: Plan, folder: Path) -> None:
-    """Keep the plan in its run folder; an edited plan replaces it, the one before is kept beside it by its hash."""
-    path, text = folder / "plan.yaml", plan_yaml(plan)
+def keep_plan(context: Run) -> None:
+    """Keep the plan and its numbers in the run folder, when something is begun under it: one that is refused leaves
+    those before. An edited plan replaces what is there; the one before is kept beside it by its hash."""
+    folder, text = context.folder, plan_yaml(context.plan)
+    path = folder / "plan.yaml"
     if path.exists() and path.read_text(encoding="utf-8") != text:
-        before = path.read_bytes()
-        files.write_bytes(folder / f"plan-{files.sha256_file(path)[:12]}.yaml", before)
+        files.write_bytes(folder / f"plan-{files.sha256_file(path)[:12]}.yaml", path.read_bytes())
     files.write_text(path, text, replace=True)
+    files.write_json(folder / "resolved.json", resolved(context), replace=True)
 
 
 def resolved(context: Run) -> dict[str, Any]:
@@ -128,6 +131,8 @@ def train(
     if read_verdict(folder) is None and end_of(folder) is None:
         from keepwarm.backends import native
 
+        if context.keeps_plan:
+            keep_plan(context)
         saved, table = checkpoints_of(folder), started(attempt, start)
         context.listener.begin(attempt, resumed(attempt, read_manifest(saved[-1])) if saved else table)
         per_byte = {
@@ -203,7 +208,8 @@ def fill_buffer(context: Run, stage: StageSpec, line: Line, begin: Manifest, end
     if version.exists():
         return load_buffer(version)
     sources = context.prepared.corpora[stage.new].sources
-    cursors = [(source, begin.cursors.get(source.id, 0), end.cursors.get(source.id, 0)) for source in sources]
+    before = cursors_at(begin, plan.sequence_length)
+    cursors = [(source, before.get(source.id, 0), end.cursors.get(source.id, 0)) for source in sources]
     fed = [each for each in cursors if each[2] > each[1]]
     scores = dict(zip([source.id for source in sources], scores_of(context, stage), strict=False))
     return fill(
@@ -260,7 +266,7 @@ def base_line(context: Run) -> Line:
     else:
         feed = context.feed()
         allowed = allowed_before(context.folder / "arms" / COOKBOOK / BASE / f"00-{BASE}")
-        attempt = settle_attempt(context.folder, base_attempt(plan.allowing(allowed, BASE), feed))
+        attempt = settle_attempt(plan, base_attempt(plan.allowing(allowed, BASE), feed))
         trained = train(context, attempt, feed, None, None)
         if trained is None:
             raise WorkFailed("the base diverged: its loss is not a finite number; lower optimizer.lr_max")

@@ -71,6 +71,11 @@ def test_both_spellings_and_every_kind_of_a_name():
     assert [entry.kind for entry in explain("cosine")] == ["schedule", "shape"]
 
 
+@pytest.mark.parametrize("spelling", ["peak_start", "Peak-Start", "peak start"])
+def test_a_name_is_found_however_it_is_spaced_and_cased(spelling):
+    assert explain(spelling) == explain("peak-start")
+
+
 def test_settings_come_with_their_defaults():
     rung = explain("decay-then-introduce")[1]
     assert "  to: rates the decay ends at (default ['lr_max/100'])" in rung.more

@@ -242,6 +242,14 @@ def _sequence_length(place: str, found: Foreign, declared: int | None) -> int:
 def _parent(spec: AdoptedStage, before: Stage | None, log: Log) -> tuple[Point | None, str]:
     """The checkpoint a stage started from: the one named, else the one whose next step its log begins with, else the last."""
     if before is None:
+        needless = {"start": spec.start is not None, "finetune": spec.finetune is False}
+        key = next((key for key, said in needless.items() if said), None)
+        if key is not None:
+            raise PlanError(
+                f"stages.{spec.name}.{key}: there is no stage before {spec.name}",
+                "the first stage of a line starts from nothing that the line knows, and its samples are counted from 0",
+                f"leave {key} out, or put the stage that it started from before it",
+            )
         return None, ""
     if spec.start is not None:
         named = [point for point in before.points if point.iteration == spec.start]

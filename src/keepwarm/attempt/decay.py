@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from fractions import Fraction
 
 from keepwarm.attempt.build import make_attempt
-from keepwarm.attempt.line import Role, identity, recorded_mix
+from keepwarm.attempt.line import Role, cursors_at, identity, recorded_mix
 from keepwarm.attempt.model import Attempt
 from keepwarm.attempt.resolve import Request, new_of
 from keepwarm.errors import GuardError
@@ -90,8 +90,8 @@ def incremental(request: Request) -> tuple[Attempt, Manifest]:
         request.plan, request.feed, mixes, schedule, arm=line.arm, stage=stage.name, number=request.number,
         rung=request.candidate.rung, label=label, new=new_of(line, stage),
         old=tuple(name for name, _ in line.taught), start=start.id,
-        moments="keep" if keep and start.optimizer_state else "reset", cursors=start.cursors, allow=stage.allow,
-        overridden=overridden,
+        moments="keep" if keep and start.optimizer_state else "reset", cursors=cursors_at(start, request.plan.sequence_length),
+        allow=stage.allow, overridden=overridden,
     )  # fmt: skip
     return attempt, start
 
@@ -122,7 +122,7 @@ def _introduced(
         plan, feed, [(0, [Role("base data", Fraction(1), base)]), (switch_step, introduced)], schedule, arm=line.arm,
         stage=stage.name, number=request.number, rung=request.candidate.rung, label=request.candidate.label,
         new=new_of(line, stage), old=tuple(name for name, _ in line.taught), start=start.id,
-        moments="keep" if start.optimizer_state else "reset", cursors=start.cursors, allow=stage.allow,
+        moments="keep" if start.optimizer_state else "reset", cursors=cursors_at(start, plan.sequence_length), allow=stage.allow,
         overridden=overridden,
     )  # fmt: skip
     return attempt, start

@@ -74,9 +74,20 @@ def identity(plan: Plan, feed: Feed) -> dict[str, Any]:
         "tokenizer_sha256": feed.tokenizer.sha256,
         "vocab_size": feed.tokenizer.vocab_size,
         "sequence_length": plan.sequence_length,
+        "document_mask": plan.document_mask,
         "optimizer": {"betas": list(asked.betas), "eps": asked.eps, "weight_decay": asked.weight_decay, "clip": asked.clip},
         "holdout": {name: source_id(corpus.holdout_prefix) for name, corpus in feed.corpora.items()},
     }  # fmt: skip
+
+
+def cursors_at(start: Manifest, sequence_length: int) -> dict[str, int]:
+    """Samples of `sequence_length` tokens that the line has consumed by source; rounded up, so that none is fed again.
+
+    A checkpoint of another length (which guard 5 refuses, unless it is allowed by name) has counted other windows: the
+    tokens behind it and the epochs stay right, single windows of the epoch it is in may come again or be passed over.
+    """
+    before = start.sequence_length or sequence_length
+    return {source: -(-samples * before // sequence_length) for source, samples in start.cursors.items()}
 
 
 def open_stream(attempt: Attempt, feed: Feed) -> Stream:

@@ -11,12 +11,16 @@ from keepwarm.attempt.records import read_attempt, read_verdict
 from keepwarm.lineage.manifest import Manifest, checkpoints_of, read_manifest
 
 EXHAUSTED = "exhausted.json"  # in a stage's folder: its ladder ended without an accepted candidate
+WAITING = "waiting.json"  # in an attempt's folder: the run stopped for a person's word on it
 _NAME = re.compile(r"([0-9]{2})-([a-z0-9-]+)")
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """One attempt on disk. `outcome` is None while it runs (or was stopped); steps are 0 of what never started."""
+    """One attempt on disk. `outcome` is None while it runs (or was stopped); steps are 0 of what never started.
+
+    One that waits for a person's word is not accepted yet, whatever its verdict says.
+    """
 
     folder: Path
     number: int
@@ -28,6 +32,7 @@ class Progress:
     steps: int
     tokens: int
     verdict: dict[str, Any] | None
+    waiting: bool  # for a person's word
 
 
 def attempts_of(run_folder: Path, arm: str, stage: str) -> list[Progress]:
@@ -43,9 +48,11 @@ def _progress(folder: Path, number: int, rung: str) -> Progress:
     saved = checkpoints_of(folder)
     last = read_manifest(saved[-1]) if saved else None
     label = attempt.label if attempt else (verdict or {}).get("label", rung)
+    waiting = verdict is not None and "decision" not in verdict and (folder / WAITING).exists()
     return Progress(
-        folder, number, rung, label, verdict["outcome"] if verdict else None, bool(verdict and verdict["accepted"]),
-        last.step if last else 0, attempt.steps if attempt else 0, last.attempt_tokens if last else 0, verdict,
+        folder, number, rung, label, verdict["outcome"] if verdict else None,
+        bool(verdict and verdict["accepted"]) and not waiting, last.step if last else 0,
+        attempt.steps if attempt else 0, last.attempt_tokens if last else 0, verdict, waiting,
     )  # fmt: skip
 
 

@@ -14,34 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from keepwarm import files
-from keepwarm.attempt.model import Attempt, from_json, to_json
+from keepwarm.attempt.model import Attempt, from_json
 from keepwarm.errors import LineageError
 
 Record = dict[str, Any]
-# Follow from what the corpora hold, and from what was allowed, when an attempt is made.
-_OF_ITS_TIME = ("sources", "segments", "allow", "warnings")
-
-
-def settle_attempt(run_folder: Path, attempt: Attempt) -> Attempt:
-    """Write `attempt.json`, or give the one on disk, which must be the same try; LineageError if the plan has changed.
-
-    What the plan's corpora hold may have changed: an attempt keeps the sources and weights that it was made with, and
-    the guards that it was allowed to override.
-    """
-    path = Path(run_folder) / attempt.folder / "attempt.json"
-    if not path.exists():
-        files.write_json(path, to_json(attempt))
-        return attempt
-    recorded = read_attempt(path.parent)
-    before, now = to_json(recorded), to_json(attempt)
-    changed = sorted(key for key in now if now[key] != before.get(key) and key not in _OF_ITS_TIME)
-    if changed:
-        raise LineageError(
-            f"{path}: was made with other {', '.join(changed)}",
-            "the plan or its data changed after this attempt began; going on would mix two experiments in one record",
-            "put the plan back as it was (the run folder's plan.yaml), or start anew: run: {folder: ...}",
-        )
-    return recorded
 
 
 def allowed_before(folder: Path) -> tuple[str, ...]:

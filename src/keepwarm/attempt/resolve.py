@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from keepwarm.attempt.build import make_attempt
-from keepwarm.attempt.line import COOKBOOK, COOLDOWN, Feed, Line, Mixes, Role, identity, recorded_mix
+from keepwarm.attempt.line import COOKBOOK, COOLDOWN, Feed, Line, Mixes, Role, cursors_at, identity, recorded_mix
 from keepwarm.attempt.model import Attempt
 from keepwarm.attempt.ramp import ramped
 from keepwarm.blend.buffer import buffer_sources, outside_kept
@@ -74,8 +74,9 @@ def at_peak(request: Request) -> tuple[Attempt, Manifest]:
     attempt = make_attempt(
         plan, request.feed, _mixes(request, roles), schedule, arm=line.arm, stage=stage.name, number=request.number,
         rung=candidate.rung, label=candidate.label, new=new_of(line, stage), old=tuple(name for name, _ in line.taught),
-        start=line.end.id, moments="keep" if line.end.optimizer_state else "reset", cursors=line.end.cursors,
-        allow=stage.allow, overridden=overridden, warnings=mix_warnings(request),
+        start=line.end.id, moments="keep" if line.end.optimizer_state else "reset",
+        cursors=cursors_at(line.end, plan.sequence_length), allow=stage.allow, overridden=overridden,
+        warnings=mix_warnings(request),
     )  # fmt: skip
     return attempt, line.end
 
@@ -116,7 +117,8 @@ def cooldown_attempt(
     return make_attempt(
         plan, feed, [(0, mix)], schedule, arm=arm, stage=trunk.stage, number=number, rung=COOLDOWN,
         label="cooldown branch", new=None, old=(), start=start.id,
-        moments="keep" if start.optimizer_state else "reset", cursors=start.cursors, allow=allow, overridden=overridden,
+        moments="keep" if start.optimizer_state else "reset", cursors=cursors_at(start, plan.sequence_length),
+        allow=allow, overridden=overridden,
     )  # fmt: skip
 
 

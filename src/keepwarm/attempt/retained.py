@@ -66,6 +66,7 @@ def _branch(scope: Scope, arm: str, stage: str, progress: Progress) -> Branch:
         finished=whole or (bool(progress.steps) and progress.step == progress.steps),
         accepted=progress.accepted or whole or (stage == BASE and not cooldown),
         outcome=progress.outcome,
+        waiting=progress.waiting,
     )
 
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 
 from keepwarm.attempt.build import make_attempt
-from keepwarm.attempt.line import Role, identity
+from keepwarm.attempt.line import Role, cursors_at, identity
 from keepwarm.attempt.model import Attempt, Moments
 from keepwarm.attempt.resolve import Request, new_of
 from keepwarm.errors import GuardError
@@ -85,6 +85,6 @@ def _attempt(
         plan, feed, [(0, [Role("d0", share, d0), Role("new", 1 - share, new)])], schedule, arm=line.arm,
         stage=stage.name, number=request.number, rung=request.candidate.rung, label=request.candidate.label,
         new=new_of(line, stage), old=tuple(name for name, _ in line.taught), start=start.id, moments=moments,
-        cursors=start.cursors, allow=stage.allow, overridden=overridden,
+        cursors=cursors_at(start, plan.sequence_length), allow=stage.allow, overridden=overridden,
     )  # fmt: skip
     return attempt, start

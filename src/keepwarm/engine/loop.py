@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from keepwarm import __version__
+from keepwarm.attempt.line import cursors_at
 from keepwarm.attempt.model import Attempt
 from keepwarm.attempt.records import MetricsWriter, Record, finite, keep_until, read_metrics
 from keepwarm.blend.loader import Loader
@@ -253,7 +254,8 @@ class Training:
             lr=float(attempt.schedule.lr(self.tokens)), lr_max=attempt.schedule.lr_max, phase=self._phase(),
             global_batch_size=attempt.batches.size(max(0, self.step - 1)), schedule=attempt.schedule.to_dict(),
             architecture_sha256=models.architecture_sha256(self.model.config),
-            weights_sha256=models.weights_sha256(self.model), cursors=(dict(start.cursors) if start else {}) | cursors,
+            weights_sha256=models.weights_sha256(self.model),
+            cursors=(cursors_at(start, attempt.sequence_length) if start else {}) | cursors,
             source_tokens=fed,
             source_names=(dict(start.source_names) if start else {}) | {s.id: s.name for s in attempt.sources},
             evaluation={n: {"loss": m.loss, "windows": list(m.windows)} for n, m in self.last_full.items()}

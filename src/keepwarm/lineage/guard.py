@@ -249,24 +249,25 @@ def repeats(rows: Sequence[LedgerRow]) -> tuple[str, ...]:
 
 
 def same_identity(start: Manifest, expected: Mapping[str, Any]) -> GuardError | None:
-    """Tokenizer, vocabulary, sequence length, architecture, optimizer and evaluation sets are the start checkpoint's.
+    """Tokenizer, vocabulary, sequence length, document mask, architecture, optimizer and evaluation sets are the start
+    checkpoint's.
 
     Of a checkpoint that was trained elsewhere only what it says of itself is compared.
 
-    When: where it refuses, put back what the checkpoint was trained with; override it to change the optimizer or an
-    evaluation set on purpose.
+    When: where it refuses, put back what the checkpoint was trained with; override it to change the optimizer, the
+    sequence length or an evaluation set on purpose, from a stage on.
 
     Source: the cookbook, Guards, 5, and Words: "only data and LR change between stages".
     """
-    different = next(_differences(start, expected), None)
-    if different is None:
+    different = list(_differences(start, expected))
+    if not different:
         return None
-    words, found, asked = different
+    both = "; ".join(f"{words} {str(found)[:16]}, this plan has {str(asked)[:16]}" for words, found, asked in different)
     return _refusal(
         "budget-and-identity",
-        f"{start.id} has {words} {str(found)[:16]}, this plan has {str(asked)[:16]}",
+        f"{start.id} has {both}",
         "only data and learning rate change between stages, else what a stage did can't be told from the change",
-        f"use the {words} the checkpoint was trained with",
+        f"use the {' and the '.join(words for words, _, _ in different)} the checkpoint was trained with",
     )
 
 
@@ -278,7 +279,7 @@ def _differences(start: Manifest, expected: Mapping[str, Any]) -> Iterator[tuple
             pairs = [(_words(name, key), found[key], value[key]) for key in value if key in found]
         else:
             pairs = [(name.replace("_sha256", "").replace("_", " "), found, value)]
-        yield from (each for each in pairs if each[1] != each[2])
+        yield from (each for each in pairs if each[1] is not None and each[1] != each[2])
 
 
 def _words(group: str, key: str) -> str:

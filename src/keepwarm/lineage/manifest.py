@@ -54,6 +54,7 @@ class Manifest:
     sequence_length: int = 0
     vocab_size: int = 0
     tokenizer_sha256: str = ""
+    document_mask: bool | None = None  # attention stays within a document; None: not known
     optimizer: Mapping[str, Any] = field(default_factory=dict)  # betas, eps, weight_decay, clip; empty: not known
     holdout: Mapping[str, str] = field(default_factory=dict)  # corpus -> id of its held-out token file
     architecture_sha256: str = ""

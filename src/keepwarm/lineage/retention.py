@@ -42,6 +42,7 @@ class Branch:
     finished: bool  # the last of them is its end
     accepted: bool
     outcome: str | None = None  # None until it is judged
+    waiting: bool = False  # for a person's word
 
     @property
     def words(self) -> str:

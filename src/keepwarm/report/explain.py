@@ -54,8 +54,8 @@ def entries() -> list[Entry]:
 
 
 def explain(name: str) -> list[Entry]:
-    """What is known under a name, `-` and `_` alike; KeepwarmError with a guess for one that is not known."""
-    wanted, known = name.replace("_", "-"), entries()
+    """What is known under a name, however it is spaced and cased; KeepwarmError with a guess for one that is not known."""
+    wanted, known = "-".join(name.lower().replace("_", " ").split()), entries()
     found = [entry for entry in known if entry.name == wanted]
     if found:
         return found

@@ -91,11 +91,13 @@ def origin(branch: Branch) -> str | None:
 
 
 def fate(branch: Branch) -> str:
-    """Accepted, rejected, control, running, trained (what is not judged), or a branch that was asked for."""
+    """Accepted, rejected, control, running, waiting, trained (what is not judged), or a branch that was asked for."""
     if branch.control:
         return "control" if branch.stage is not None else "branch"
     if branch.accepted or (branch.finished and branch.outcome is None):
         return "accepted" if branch.accepted and branch.outcome is not None else "trained"
+    if branch.waiting:
+        return "waiting"
     return "running" if branch.outcome is None else "rejected"
 
 
@@ -124,6 +126,7 @@ def _facts(found: Lineage, branch: Branch, manifest: Manifest) -> dict[str, Any]
         "deleted": {"when": deletion.when, "why": deletion.why, "bytes": deletion.bytes} if deletion else None,
         "outcome": branch.outcome or ("running" if fate(branch) == "running" else "trained"),
         "accepted": branch.accepted,
+        "waiting": branch.waiting,
         "stopped_early": stopped_early(branch),
         "end": branch.finished and manifest is branch.checkpoints[-1],
         "used_by": users,

@@ -103,7 +103,7 @@ def _words(branch: Branch) -> str:
         outcome = f"stopped early, {outcome}"
     if became == "running":
         outcome = "" if branch.checkpoints else "no checkpoint yet"
-    words = {"control": "", "branch": "", "trained": ""}.get(became, became)
+    words = {"control": "", "branch": "", "trained": "", "waiting": "waits for a person's word"}.get(became, became)
     told = ", ".join(each for each in (words, outcome) if each)
     return f"{arm}{branch.words}" + (f": {told}" if told else "")
 

@@ -20,6 +20,7 @@ EXHAUSTED_ADVICE = (
     'keepwarm decide PLAN accept --stage {stage} --because "..." takes its best attempt; '
     "or lengthen its ladder in the plan"
 )
+WAITING_ADVICE = 'keepwarm decide PLAN accept --stage {stage} --because "..." (or: reject, next RUNG)'
 
 
 def status(plan: Plan) -> dict[str, Any]:
@@ -107,6 +108,7 @@ def _attempt(each: Progress) -> dict[str, Any]:
         "steps": each.steps,
         "reasons": verdict.get("reasons", []),
         "decision": verdict.get("decision"),
+        "waiting": each.waiting,
         "folder": str(each.folder),
     }
     if each.steps:
@@ -187,6 +189,8 @@ def _next(plan: Plan, stages: list[dict[str, Any]]) -> dict[str, Any]:
     waiting = next((stage for stage in stages if stage["state"] != "accepted"), None)
     if waiting is not None and waiting["state"] == "exhausted":
         return {"stage": waiting["name"], "do": EXHAUSTED_ADVICE.format(stage=waiting["name"])}
+    if waiting is not None and any(attempt["waiting"] for attempt in waiting["attempts"]):
+        return {"stage": waiting["name"], "do": WAITING_ADVICE.format(stage=waiting["name"])}
     if waiting is not None:
         return {"stage": waiting["name"], "do": "keepwarm run"}
     return {"stage": None, "do": "nothing: every stage is accepted"}

@@ -226,10 +226,12 @@ def loss_table(plan: Plan, found: dict[str, Any]) -> Table:
 
 
 def _outcome(attempt: dict[str, Any]) -> str:
-    """What became of an attempt, and the guards it overrode."""
+    """What became of an attempt, a person's word on it, and the guards it overrode."""
     allowed = f", allowed {', '.join(attempt['allowed'])}" if attempt.get("allowed") else ""
     if attempt["outcome"] is not None:
-        return f"{attempt['outcome']}{allowed}"
+        person = f", by a person: {attempt['decision']['decision']}" if attempt["decision"] else ""
+        person = ", waits for a person's word" if attempt["waiting"] else person
+        return f"{attempt['outcome']}{person}{allowed}"
     done = attempt["step"] == attempt["steps"]
     return ("trained" if done else f"running, step {attempt['step']}/{attempt['steps']}") + allowed
 

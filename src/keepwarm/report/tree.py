@@ -135,7 +135,7 @@ def _fate(branch: Branch) -> str:
     known = fate(branch)
     if branch.cooldown and known == "trained" and branch.stage is not None:
         return "kept"
-    return {"accepted": "kept", "trained": "kept"}.get(known, known)
+    return {"accepted": "kept", "trained": "kept", "waiting": "running"}.get(known, known)
 
 
 def _node(

@@ -1,0 +1,46 @@
+"""An attempt is made once: its `attempt.json` is written, or the one on disk must be the same try."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from keepwarm import files
+from keepwarm.attempt.model import Attempt, to_json
+from keepwarm.attempt.progress import end_of
+from keepwarm.attempt.records import read_attempt, read_verdict
+from keepwarm.errors import LineageError
+from keepwarm.plan.model import Plan
+
+# Follow from what the corpora hold, and from what was allowed, when an attempt is made.
+_OF_ITS_TIME = {"sources", "segments", "allow", "warnings"}
+# What a plan may change from a stage on, by name. Guard 5 holds each start to it; what is finished keeps its own.
+_BY_NAME = {"optimizer": "optimizer", "document_eod": "document_mask"}
+
+
+def settle_attempt(plan: Plan, attempt: Attempt) -> Attempt:
+    """Write `attempt.json`, or give the one on disk, which must be the same try; LineageError if the plan has changed.
+
+    What the plan's corpora hold may have changed: an attempt keeps the sources and weights that it was made with, and
+    the guards that it was allowed to override. One that is finished keeps its optimizer too, where the plan says by
+    name that a stage has another.
+    """
+    folder = Path(plan.run.folder) / attempt.folder
+    path = folder / "attempt.json"
+    if not path.exists():
+        files.write_json(path, to_json(attempt))
+        return attempt
+    recorded = read_attempt(folder)
+    before, now = to_json(recorded), to_json(attempt)
+    changed = {key for key in now if now[key] != before.get(key)} - _OF_ITS_TIME
+    finished = read_verdict(folder) is not None or end_of(folder) is not None
+    by_name = finished and changed <= set(_BY_NAME)
+    if not changed or (by_name and any("budget-and-identity" in stage.allow for stage in plan.stages)):
+        return recorded
+    back = "put the plan back as it was (the run folder's plan.yaml)"
+    raise LineageError(
+        f"{path}: was made with other {', '.join(sorted(_BY_NAME.get(key, key) for key in changed))}",
+        "the plan or its data changed after this attempt began; going on would mix two experiments in one record",
+        f"{back}; or, to change it from a stage on and have it recorded: --allow STAGE:budget-and-identity"
+        if by_name
+        else f"{back}, or start anew: run: {{folder: ...}}",
+    )
