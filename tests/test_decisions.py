@@ -140,3 +140,11 @@ def test_a_decision_is_given_once(edit_plan, workplace, capsys):
     assert decide("reject") == 0
     assert decide("accept") == 2
     assert "nothing is overwritten silently" in capsys.readouterr().err
+
+
+def test_a_stage_that_others_went_on_from_is_not_taken_back(workplace, capsys):
+    assert main(["run", "plan.yaml", "--stage", "stage3"]) == 0
+    for words in (["reject"], ["next", "buffer-mix"]):
+        assert decide(*words) == 2
+        assert "replay 5%: stage3 went on from it already" in capsys.readouterr().err
+    assert not (workplace / "run/arms/cookbook/stage2/00-replay/decision.json").exists()

@@ -425,3 +425,20 @@ def test_control_arms_pass_the_guards_and_record_what_they_overrode(edit_plan, w
     edit_plan(COSINE, ("control: none", "control: no-replay"))
     stage2("--allow", "peak-start")
     assert read_attempt(workplace / "run/arms/no-replay/stage2/00-naive").allow == ("peak-start",)
+
+
+@pytest.mark.parametrize(
+    "change", ["train: {vocab_size: 600}", "train: {vocab_size: 512, corpora: [d1]}", "file: other.json"]
+)
+def test_a_run_keeps_the_tokenizer_it_began_with(change, edit_plan, workplace, capsys):
+    assert main(["run", "plan.yaml", "--stage", "stage2"]) == 0
+    text = (workplace / "run/tokens/tokenizer.json").read_text()
+    (workplace / "other.json").write_text(text + " ")
+    edit_plan(("train: {vocab_size: 512}", change))
+    before = {path: path.read_bytes() for path in (workplace / "run").rglob("*") if path.is_file()}
+    assert main(["run", "plan.yaml"]) == 2
+    assert "put the plan's tokenizer back as it was" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in before} == before
+    (workplace / "other.json").write_text(text)
+    if change.startswith("file"):
+        assert main(["run", "plan.yaml", "--stage", "stage2"]) == 0  # the same tokenizer, by its file

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from keepwarm.attempt.line import COOLDOWN
@@ -30,6 +31,8 @@ def record_decision(plan: Plan, stage: str, decision: str, rung: str | None, bec
     attempt = _about(plan, stage, decision)
     if decision == "accept":
         refuse_deleted(checkpoints_of(attempt.folder)[-1])
+    else:
+        _refuse_built_upon(plan, names[names.index(stage) + 1 :], attempt)
     content = {"decision": decision, "rung": rung, "because": because, "over": attempt.outcome}
     write_decision(attempt.folder, content)
     return attempt.label
@@ -57,6 +60,17 @@ def _about(plan: Plan, stage: str, decision: str) -> Progress:
             "reject it, or let the ladder go on to its end and accept the best",
         )
     return judged[-1]
+
+
+def _refuse_built_upon(plan: Plan, later: Sequence[str], attempt: Progress) -> None:
+    """What later stages started from can't be taken back: they were trained on it."""
+    begun = next((name for name in later if attempts_of(Path(plan.run.folder), "cookbook", name)), None)
+    if begun is not None:
+        raise KeepwarmError(
+            f"{attempt.label}: {begun} went on from it already",
+            "the stages behind it would hang in the air",
+            "try the stage again in a run of its own: --set run.folder=...",
+        )
 
 
 def _worst_excess(attempt: Progress) -> float:

@@ -15,15 +15,21 @@ from keepwarm.corpora.tokenizer import Tokenizer, load_tokenizer, train_tokenize
 from keepwarm.errors import DataError, PlanError
 from keepwarm.plan.model import Plan
 
+LEARNED_AS = "tokenizer.learned.json"  # beside the tokenizer: what it was learned with
 SCANNED_TOKENS = 250_000_000  # token files up to this size are scanned whole for foreign ids, larger ones by sample
 
 
 def tokenizer_of(plan: Plan, folder: Path, tell: Callable[[str], None]) -> Tokenizer:
-    """The tokenizer in `folder`; put there when it is first asked for: learned, or a copy of the one that is named."""
+    """The tokenizer in `folder`; put there when it is first asked for: learned, or a copy of the one that is named.
+
+    PlanError if the plan asks for another one by now.
+    """
     path, spec = folder / "tokenizer.json", plan.tokenizer
     eod = spec.eod if spec else None
     if path.exists():
-        return load_tokenizer(path, eod or _remembered_eod(folder))
+        kept = load_tokenizer(path, eod or _remembered_eod(folder))
+        _refuse_another(plan, folder, kept)
+        return kept
     if spec is not None and spec.train is not None:
         names = spec.train.corpora or (plan.base.corpus,)
         globs = [pattern for name in names for pattern in plan.corpora[name].text or ()]
@@ -34,6 +40,7 @@ def tokenizer_of(plan: Plan, folder: Path, tell: Callable[[str], None]) -> Token
                 "tokenizer: {file: tokenizer.json}, or name a text corpus: tokenizer: {train: {corpora: [d0], ...}}",
             )
         tell(f"training a tokenizer of {spec.train.vocab_size:,} entries on {', '.join(names)}")
+        files.write_json(folder / LEARNED_AS, _learned_as(plan), replace=True)
         train_tokenizer(texts_for_tokenizer(globs, plan.holdout.tokens), spec.train.vocab_size, path)
         return load_tokenizer(path, eod)
     given = spec.file if spec is not None else _model_folder(plan)
@@ -41,6 +48,36 @@ def tokenizer_of(plan: Plan, folder: Path, tell: Callable[[str], None]) -> Token
     files.write_json(folder / "tokenizer.eod.json", {"eod": found.eod_token}, replace=True)
     files.write_bytes(path, found.path.read_bytes())
     return load_tokenizer(path, found.eod_token)
+
+
+def _learned_as(plan: Plan) -> dict[str, object]:
+    """What decides a tokenizer that is learned, but for the texts themselves."""
+    assert plan.tokenizer is not None and plan.tokenizer.train is not None
+    asked = plan.tokenizer.train
+    return {"vocab_size": asked.vocab_size, "corpora": list(asked.corpora or (plan.base.corpus,))}
+
+
+def _refuse_another(plan: Plan, folder: Path, kept: Tokenizer) -> None:
+    """The run's token files were made with the tokenizer in its folder: it stays what it is."""
+    spec = plan.tokenizer
+    if spec is not None and spec.train is not None:
+        record = folder / LEARNED_AS
+        asked = _learned_as(plan)
+        before = json.loads(record.read_text(encoding="utf-8")) if record.exists() else asked
+        if before == asked:
+            return
+        what = f"tokenizer.train: the plan asks for {asked}, {kept.path} was learned with {before}"
+    else:
+        given = Path(str(spec.file if spec is not None else _model_folder(plan)))
+        given = given / "tokenizer.json" if given.is_dir() else given
+        if not given.exists() or given.read_bytes() == kept.path.read_bytes():
+            return
+        what = f"tokenizer: {given} is another one than {kept.path}, which this run began with"
+    raise PlanError(
+        what,
+        "the run's token files and checkpoints hold the ids of the one it began with",
+        "put the plan's tokenizer back as it was, or start anew: run: {folder: ...}",
+    )
 
 
 def check_vocabulary(plan: Plan, tokenizer: Tokenizer) -> None:
