@@ -15,7 +15,8 @@ _FED = ("corpus", "file", "tokens", "share", "epochs", "")
 
 def adopted_lines(record: Mapping[str, Any]) -> Iterator[str]:
     """The record of an adoption as lines."""
-    yield f"{record['name']}: {len(record['stages'])} stages"
+    count = len(record["stages"])
+    yield f"{record['name']}: {count} stage{'' if count == 1 else 's'}"
     for stage in record["stages"]:
         yield ""
         yield from _stage(stage)
