@@ -85,6 +85,31 @@ def edit_plan(workplace):
 
 
 @pytest.fixture
+def publish_llama(workplace):
+    """Write a tiny Llama of so many entries, with a tokenizer of 500, to hf/ as people publish them; gives the folder."""
+
+    def publish(vocab_size: int) -> Path:
+        import torch
+        from transformers import LlamaConfig, LlamaForCausalLM
+
+        from keepwarm.corpora.tokenizer import train_tokenizer
+
+        texts = [json.loads(line)["text"] for line in (workplace / "text/prose.jsonl").read_text().splitlines()]
+        folder = workplace / "hf"
+        folder.mkdir()
+        train_tokenizer(iter(texts), 500, folder / "tokenizer.json")
+        torch.manual_seed(5)
+        config = LlamaConfig(
+            vocab_size=vocab_size, hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2,
+            num_key_value_heads=2, max_position_embeddings=64,
+        )  # fmt: skip
+        LlamaForCausalLM(config).save_pretrained(folder)
+        return folder
+
+    return publish
+
+
+@pytest.fixture
 def manifest_of():
     """Read the manifest of an attempt's last checkpoint."""
 

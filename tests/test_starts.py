@@ -11,7 +11,6 @@ import pytest
 
 from keepwarm.attempt.records import read_attempt, read_metrics
 from keepwarm.cli.main import main
-from keepwarm.corpora.tokenizer import train_tokenizer
 from keepwarm.engine.loop import Training
 
 STAGE2 = "ladder: [{rung: replay, shares: [5%, 25%]}]"
@@ -37,6 +36,13 @@ def stage2(capsys):
     return run
 
 
+def rows_of(said: str, head: str) -> list[str]:
+    """The six lines of the table below the first line that begins so."""
+    lines = said.splitlines()
+    begun = next(number for number, line in enumerate(lines) if line.startswith(head))
+    return lines[begun + 1 : begun + 7]
+
+
 @pytest.fixture
 def given(edit_plan, stage2, manifest_of, workplace):
     """The base of one run, given as the base of a second one; returns its manifest."""
@@ -50,21 +56,9 @@ def given(edit_plan, stage2, manifest_of, workplace):
 
 
 @pytest.fixture
-def hugging_face(workplace):
+def hugging_face(publish_llama):
     """A tiny Llama of 500 entries with its tokenizer, as people publish them."""
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    texts = [json.loads(line)["text"] for line in (workplace / "text/prose.jsonl").read_text().splitlines()]
-    folder = workplace / "hf"
-    folder.mkdir()
-    train_tokenizer(iter(texts), 500, folder / "tokenizer.json")
-    torch.manual_seed(5)
-    sizes = dict(
-        hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=2
-    )
-    LlamaForCausalLM(LlamaConfig(vocab_size=500, max_position_embeddings=64, **sizes)).save_pretrained(folder)
-    return folder
+    return publish_llama(500)
 
 
 def test_what_is_recorded_is_what_was_overridden(edit_plan, workplace, stage2, manifest_of, capsys):
@@ -144,9 +138,7 @@ def test_an_interrupted_attempt_goes_on_without_its_allow_and_says_that_all_is_k
     monkeypatch.setattr(Training, "_write", interrupted)
     stage2("--allow", "peak-start", code=130)
     monkeypatch.setattr(Training, "_write", write)
-    said = stage2().splitlines()
-    begun = next(number for number, line in enumerate(said) if line.startswith("cookbook stage2: replay 5%"))
-    assert said[begun + 1 : begun + 7] == [
+    assert rows_of(stage2(), "cookbook stage2: replay 5%") == [
         "  weights            kept     of step 7 of 20, bit for bit",
         "  optimizer moments  kept     as they were saved",
         "  LR                 kept     0.003, the schedule goes on at token 1,792 of 5,120",
@@ -171,9 +163,8 @@ def test_a_base_that_reads_its_corpus_too_often(edit_plan, workplace, stage2):
 
 
 def test_the_table_of_a_start(workplace, stage2):
-    said = stage2().splitlines()
-    base = next(number for number, line in enumerate(said) if line.startswith("cookbook base:"))
-    assert said[base + 1 : base + 7] == [
+    said = stage2()
+    assert rows_of(said, "cookbook base:") == [
         "  weights             new      random, seed 1",
         "  optimizer moments   new      AdamW begins without any",
         "  LR                  new      0, warm-up over 512 tokens to 0.003 -> 0.003 (peak)",
@@ -181,8 +172,7 @@ def test_the_table_of_a_start(workplace, stage2):
         "  random state        new      seed 1, for the order of data too",
         "  evaluation windows  new      at both ends all",
     ]
-    begun = next(number for number, line in enumerate(said) if line.startswith("cookbook stage2: replay 5%"))
-    assert said[begun + 1 : begun + 7] == [
+    assert rows_of(said, "cookbook stage2: replay 5%") == [
         "  weights             kept     arms/cookbook/base/00-base/checkpoints/000000000010240-peak, 10,240 tokens of the "
         "line",
         "  optimizer moments   kept     AdamW goes on with the checkpoint's",

@@ -17,7 +17,7 @@ from keepwarm import files
 from keepwarm.attempt.line import BASE, BRANCHES, COOKBOOK, COOLDOWN, Line, threads_for
 from keepwarm.attempt.model import Attempt
 from keepwarm.attempt.progress import attempts_of, end_of
-from keepwarm.attempt.records import allowed_before, read_attempt, read_metrics
+from keepwarm.attempt.records import allowed_before, attempt_in, read_metrics
 from keepwarm.attempt.resolve import cooldown_attempt
 from keepwarm.attempt.settle import settle_attempt
 from keepwarm.corpora.prepare import prepare
@@ -91,7 +91,8 @@ def converged(context: Run, line: Line) -> Manifest:
     if line.end.phase in CONVERGED:
         return line.end
     trunk = _trunk(context.folder, line.end)
-    return _cooled(context, trunk, line.end, _cooldown_tokens(context, trunk), line.arm, trunk.number + 1)
+    tokens = _cooldown_tokens(context, trunk)
+    return _cooled(context, _attempt(context, trunk, line.end, tokens, line.arm, trunk.number + 1), line.end)
 
 
 def cool(context: Run, line: Line) -> None:
@@ -105,12 +106,13 @@ def cooldown_branch(context: Run, start: Manifest, tokens: int | None) -> Manife
     trunk = _trunk(context.folder, start)
     wanted = tokens or _cooldown_tokens(context, trunk)
     if start.step == trunk.steps and wanted == context.plan.schedule.cooldown.tokens_of(trunk.tokens):
-        return _cooled(context, trunk, start, wanted, trunk.arm, trunk.number + 1)
+        return _cooled(context, _attempt(context, trunk, start, wanted, trunk.arm, trunk.number + 1), start)
     for number, folder in _numbered(context, trunk, COOLDOWN):
         attempt = _attempt(context, trunk, start, wanted, BRANCHES, number)
-        if not (folder / "attempt.json").exists() or read_attempt(folder).sha256 == attempt.sha256:
+        there = attempt_in(folder)
+        if there is None or there.sha256 == attempt.sha256:
             break
-    return _cooled(context, trunk, start, wanted, BRANCHES, number)
+    return _cooled(context, attempt, start)
 
 
 def average_branch(context: Run, start: Manifest, last: int) -> Manifest:
@@ -177,8 +179,9 @@ def _peaks(attempt_folder: Path) -> list[Manifest]:
 def _trunk(run_folder: Path, manifest: Manifest) -> Attempt:
     """The attempt that made a checkpoint; GuardError if it was trained elsewhere."""
     folder = run_folder / manifest.id.partition("/checkpoints/")[0]
-    if (folder / "attempt.json").exists():
-        return read_attempt(folder)
+    made = attempt_in(folder)
+    if made is not None:
+        return made
     raise GuardError(
         "phase-match",
         f"{manifest.id} was trained elsewhere: there is no record of its mix to branch a cooldown from",
@@ -196,12 +199,10 @@ def _cooldown_tokens(context: Run, trunk: Attempt) -> int:
     )
 
 
-def _cooled(context: Run, trunk: Attempt, start: Manifest, tokens: int, arm: str, number: int) -> Manifest:
+def _cooled(context: Run, attempt: Attempt, start: Manifest) -> Manifest:
     """Train a cooldown branch to its end, or wait for the process that is at it, or read it where it is done."""
-    attempt = _attempt(context, trunk, start, tokens, arm, number)
     folder = context.folder / attempt.folder
-    done = (folder / "attempt.json").exists() and end_of(folder) is not None
-    with contextlib.nullcontext() if done else files.run_lock(folder, context.listener.say):
+    with contextlib.nullcontext() if end_of(folder) is not None else files.run_lock(folder, context.listener.say):
         end = train(context, settle_attempt(context.plan, attempt), context.feed(), start, None)
     if end is None:
         raise WorkFailed(f"{attempt.folder}: the cooldown diverged")

@@ -11,28 +11,14 @@ import pytest
 import torch
 
 from keepwarm.cli.main import main
-from keepwarm.corpora.tokenizer import train_tokenizer
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
 
 @pytest.fixture
-def hugging_face(workplace):
+def hugging_face(publish_llama):
     """A tiny Llama with its tokenizer, as people publish them."""
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    texts = [json.loads(line)["text"] for line in (workplace / "text/prose.jsonl").read_text().splitlines()]
-    folder = workplace / "hf"
-    folder.mkdir()
-    train_tokenizer(iter(texts), 500, folder / "tokenizer.json")
-    torch.manual_seed(5)
-    LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=512, hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2,
-            num_key_value_heads=2, max_position_embeddings=64,
-        )
-    ).save_pretrained(folder)  # fmt: skip
-    return folder
+    return publish_llama(512)
 
 
 MODEL = "model: {config: {type: llama, hidden_size: 32, layers: 1, heads: 2, kv_heads: 2}}\n"

@@ -13,7 +13,7 @@ from typing import Literal
 from keepwarm.attempt.model import Attempt
 from keepwarm.lineage import guard
 from keepwarm.lineage.manifest import Manifest
-from keepwarm.schedule.schedule import Schedule
+from keepwarm.schedule.schedule import PEAK_TOLERANCE, Schedule
 
 How = Literal["kept", "changed", "reset", "new"]
 MOMENTS: Mapping[str, tuple[How, str]] = {
@@ -71,7 +71,7 @@ def lr_row(schedule: Schedule, before: float | None, state: str) -> Row:
     words = f"{first:g}, {up} -> {last:g} ({schedule.phase(schedule.tokens)})"
     if before is None:
         return Row("LR", "new", words)
-    same = abs(first - before) <= guard.PEAK_TOLERANCE * before and not warmup_tokens
+    same = abs(first - before) <= PEAK_TOLERANCE * before and not warmup_tokens
     return Row("LR", "kept" if same else "changed", f"{state} -> {words}")
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from keepwarm.attempt.records import read_attempt, read_verdict
+from keepwarm.attempt.records import attempt_in, read_attempt, read_verdict
 from keepwarm.lineage.manifest import Manifest, checkpoints_of, read_manifest
 
 EXHAUSTED = "exhausted.json"  # in a stage's folder: its ladder ended without an accepted candidate
@@ -44,7 +44,7 @@ def attempts_of(run_folder: Path, arm: str, stage: str) -> list[Progress]:
 
 def _progress(folder: Path, number: int, rung: str) -> Progress:
     verdict = read_verdict(folder)
-    attempt = read_attempt(folder) if (folder / "attempt.json").exists() else None
+    attempt = attempt_in(folder)
     saved = checkpoints_of(folder)
     last = read_manifest(saved[-1]) if saved else None
     label = attempt.label if attempt else (verdict or {}).get("label", rung)

@@ -22,7 +22,13 @@ Record = dict[str, Any]
 
 def allowed_before(folder: Path) -> tuple[str, ...]:
     """Guards that the attempt in `folder` overrode when it was made: they stay overridden. None before it is made."""
-    return read_attempt(folder).allow if (Path(folder) / "attempt.json").exists() else ()
+    made = attempt_in(folder)
+    return made.allow if made is not None else ()
+
+
+def attempt_in(folder: Path) -> Attempt | None:
+    """The attempt in `folder`; None before it is made. LineageError if its record is damaged."""
+    return read_attempt(folder) if (Path(folder) / "attempt.json").exists() else None
 
 
 def read_attempt(folder: Path) -> Attempt:

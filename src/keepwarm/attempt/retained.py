@@ -8,7 +8,7 @@ from pathlib import Path
 
 from keepwarm.attempt.line import ADOPTED, BASE, COOKBOOK, COOLDOWN
 from keepwarm.attempt.progress import Progress, attempts_of
-from keepwarm.attempt.records import read_attempt
+from keepwarm.attempt.records import attempt_in
 from keepwarm.lineage.deletion import bytes_of, delete, deletion_of
 from keepwarm.lineage.manifest import Manifest, checkpoints_of, read_manifest
 from keepwarm.lineage.retention import Branch, Decision, decide
@@ -18,7 +18,8 @@ from keepwarm.units import format_bytes
 
 def recorded_start(folder: Path) -> str | None:
     """What an attempt starts from, once it is settled."""
-    return read_attempt(folder).start if (folder / "attempt.json").exists() else None
+    made = attempt_in(folder)
+    return made.start if made is not None else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,9 +19,9 @@ from keepwarm.blend.ledger import LedgerRow, over_cap
 from keepwarm.errors import GuardError
 from keepwarm.lineage.graph import newest_at_peak
 from keepwarm.lineage.manifest import Manifest
+from keepwarm.schedule.schedule import PEAK_TOLERANCE
 from keepwarm.units import format_share
 
-PEAK_TOLERANCE = 1e-6  # relative: what counts as LR == LR_max
 CONVERGED = ("cooled", "merged")  # an average of weights stands in for a cooldown, and has no moments to keep
 _UNMEASURED = {"declared": " (declared)", "measured": ""}
 
