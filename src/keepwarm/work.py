@@ -38,9 +38,9 @@ from keepwarm.evaluate.references import CooldownDrop, header
 from keepwarm.lineage.manifest import Manifest, checkpoints_of, read_manifest
 from keepwarm.plan.load import plan_yaml
 from keepwarm.plan.model import Plan, StageSpec
-from keepwarm.strategy.early import hopeless
 from keepwarm.strategy.shift import Shift, grade
 from keepwarm.strategy.verdict import judge
+from keepwarm.strategy.watch import watch
 
 NO_REPLAY = "no-replay"
 CONTROL_POLL_SECONDS = 0.2
@@ -145,7 +145,7 @@ def train(
         first = header(attempt, taught, line.end if line else None, drop, per_byte, threads, seen)
         first["kept"] = [row.as_dict() for row in table]
         tell = context.listener.record
-        native.train(context.plan, context.plan_sha256, attempt, first, feed, start, tell, hopeless if early else None)
+        native.train(context.plan, context.plan_sha256, attempt, first, feed, start, tell, watch if early else None)
     return end_of(folder)
 
 

@@ -10,7 +10,7 @@ from keepwarm.blend.ledger import LedgerRow
 from keepwarm.errors import GuardError
 from keepwarm.lineage import guard
 from keepwarm.lineage.manifest import Manifest
-from keepwarm.plan.model import GUARDS
+from keepwarm.plan.parts import GUARDS
 
 
 def manifest(id="arms/cookbook/base/00-base/checkpoints/1", **changes):

@@ -10,7 +10,8 @@ import pytest
 from keepwarm.cli.main import main
 from keepwarm.plan import rungs
 from keepwarm.plan.cookbook import shipped
-from keepwarm.plan.model import GUARDS, ScheduleSpec
+from keepwarm.plan.model import ScheduleSpec
+from keepwarm.plan.parts import GUARDS
 from keepwarm.report.explain import KINDS, Entry, entries, explain, markdown, parse
 from keepwarm.schedule.curves import SHAPES
 from keepwarm.schedule.schedule import BUILDERS

@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field, ValidationError, field_validator
 
 from keepwarm.errors import PlanError
 from keepwarm.plan.load import Document, read_text, refusal_of
-from keepwarm.plan.model import Model, Name, Positive
+from keepwarm.plan.parts import Model, Name, Positive
 from keepwarm.plan.values import Texts
 
 Rate = Annotated[float, Field(ge=0, allow_inf_nan=False)]

@@ -18,6 +18,7 @@ from keepwarm.attempt.model import Attempt, from_json
 from keepwarm.errors import LineageError
 
 Record = dict[str, Any]
+STOPPED_EARLY = "stopped-early"  # the event that ends an attempt before its last step
 
 
 def allowed_before(folder: Path) -> tuple[str, ...]:

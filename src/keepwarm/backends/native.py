@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from keepwarm.attempt.build import model_words
@@ -24,7 +24,7 @@ SAVES_AN_ATTEMPT = 4
 
 def train(
     plan: Plan, plan_sha256: str, attempt: Attempt, header: Record, feed: Feed, start: Manifest | None,
-    tell: Callable[[Record], None], hopeless: Callable[[list[Record]], str | None] | None = None,
+    tell: Callable[[Record], None], watch: Callable[[list[Record]], Sequence[Record]] | None = None,
 ) -> None:  # fmt: skip
     """Bring the attempt to its end, from wherever it stands on disk. Ctrl-C or SIGTERM saves at the next step's border
     and raises KeyboardInterrupt; a second one does not wait."""
@@ -35,7 +35,7 @@ def train(
         stream=open_stream(attempt, feed), heldout=heldout_of(plan, feed), start=start,
         make_model=lambda: make_model(attempt, run_folder, start),
         identity=identity(plan, feed), save_steps=save_steps(plan, attempt),
-        threads=threads_for(plan, attempt.stage), tell=tell, hopeless=hopeless, stop=lambda: bool(asked),
+        threads=threads_for(plan, attempt.stage), tell=tell, watch=watch, stop=lambda: bool(asked),
     )  # fmt: skip
     training = Training(job)
     try:

@@ -12,7 +12,7 @@ from typing import Any
 from keepwarm.corpora.filelist import read_filelist
 from keepwarm.corpora.indexed import pair, read_header
 from keepwarm.errors import DataError
-from keepwarm.plan.model import CorpusSpec
+from keepwarm.plan.corpus import CorpusSpec
 
 Fingerprint = Mapping[str, Any]  # path, bytes, mtime_ns
 

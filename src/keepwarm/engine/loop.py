@@ -8,7 +8,7 @@ the same weights, bit for bit, as one that was never stopped (same machine, same
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from torch import nn
 from keepwarm import __version__
 from keepwarm.attempt.line import cursors_at
 from keepwarm.attempt.model import Attempt
-from keepwarm.attempt.records import MetricsWriter, Record, finite, keep_until, read_metrics
+from keepwarm.attempt.records import STOPPED_EARLY, MetricsWriter, Record, finite, keep_until, read_metrics
 from keepwarm.blend.loader import Loader
 from keepwarm.blend.stream import Stream
 from keepwarm.engine import checkpoint as checkpoints
@@ -46,7 +46,7 @@ class Job:
     save_steps: int
     threads: int
     tell: Callable[[Record], None]
-    hopeless: Callable[[list[Record]], str | None] | None  # asked after evaluations; None = train to the end
+    watch: Callable[[list[Record]], Sequence[Record]] | None  # asked after evaluations for events; None = nobody is
     stop: Callable[[], bool]  # asked at step borders: True = save and leave
 
 
@@ -113,7 +113,7 @@ class Training:
             self._write(self.job.header)
             self._before()
         else:
-            if any(record.get("event") == "stopped-early" for record in read_metrics(self.metrics.path)):
+            if any(record.get("event") == STOPPED_EARLY for record in read_metrics(self.metrics.path)):
                 return
             self._event("resumed", f"from step {self.step}")
         with Loader(self.job.stream, attempt.batches.samples, self.step, attempt.steps) as loader:
@@ -131,7 +131,7 @@ class Training:
                 self._evaluate(full=True)
             elif self.step in attempt.evaluation.steps:
                 self._evaluate(full=False)
-                if self._stopped_early():
+                if self._watched():
                     return
             if self.step == attempt.steps or self.step % self.job.save_steps == 0:
                 self._save()
@@ -184,12 +184,14 @@ class Training:
         )  # fmt: skip
         return True
 
-    def _stopped_early(self) -> bool:
-        """Ask whether the attempt can still come back; if not, measure it in full where it stands and save."""
-        reason = self.job.hopeless(read_metrics(self.metrics.path)) if self.job.hopeless else None
-        if reason is None:
+    def _watched(self) -> bool:
+        """Write what the strategist says of the evaluation. True when it stops the attempt, which is measured in full
+        where it stands and saved."""
+        events = self.job.watch(read_metrics(self.metrics.path)) if self.job.watch else ()
+        for event in events:
+            self._event(**event)
+        if not any(event["event"] == STOPPED_EARLY for event in events):
             return False
-        self._event("stopped-early", reason)
         self._evaluate(full=True)
         self._save()
         return True

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 
 from keepwarm.errors import PlanError
-from keepwarm.plan.model import GUARDS, Plan
+from keepwarm.plan.model import Plan
+from keepwarm.plan.parts import GUARDS
 
 OVERRIDABLE = tuple(name for name in GUARDS if name != "append-only")
 

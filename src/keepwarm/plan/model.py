@@ -6,58 +6,21 @@ ladders; the buffer; the verdict's tolerance. Derived numbers (steps, epochs, ra
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from fractions import Fraction
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
+from keepwarm.plan.corpus import CorpusSpec, HoldoutSpec
+from keepwarm.plan.judging import VerdictSpec
+from keepwarm.plan.parts import Allowed, AutoCount, Model, Name, Positive
 from keepwarm.plan.rungs import Rung
-from keepwarm.plan.values import Count, Length, LengthField, Rate, Ratio, Texts, Tolerance, ToleranceField
-from keepwarm.units import parse_count, parse_lr
+from keepwarm.plan.values import Count, Length, LengthField, Rate, Ratio, Texts
+from keepwarm.units import parse_lr
 
-GUARDS = ("peak-start", "phase-match", "mixed-introduction", "buffer-clean", "budget-and-identity", "append-only",
-          "optimizer-state")  # fmt: skip
 ARMS = ("no-replay", "d0-only")
 Keep = Literal["all", "peak-before-each-cooldown", "needed"]
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-
-
-class Model(BaseModel):
-    """Base of all parts of a plan: frozen, without unknown keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
-
-
-def _name(value: Any) -> Any:
-    if not isinstance(value, str) or not _NAME.fullmatch(value):
-        raise ValueError(f"{value!r} is not a name: letters, digits, '-', '_' and '.', for it becomes a folder's name")
-    return value
-
-
-def _count_or_auto(value: Any) -> Any:
-    return value if value == "auto" else parse_count(value)
-
-
-def _listed(value: Any) -> Any:
-    words = tuple(value) if isinstance(value, list | tuple) else (value,)
-    return () if words == ("none",) else words
-
-
-def _guards(value: tuple[str, ...]) -> tuple[str, ...]:
-    for name in value:
-        if name == "append-only":
-            raise ValueError("append-only can't be overridden: lineage that is overwritten makes its records false")
-        if name not in GUARDS:
-            raise ValueError(f"{name!r} is not a guard; one of: {', '.join(GUARDS)}")
-    return tuple(dict.fromkeys(value))
-
-
-Name = Annotated[str, BeforeValidator(_name)]
-Allowed = Annotated[Texts, AfterValidator(_guards)]
-Positive = Annotated[Count, Field(gt=0)]
-AutoCount = Annotated[int | Literal["auto"], BeforeValidator(_count_or_auto)]
 
 
 class ModelSpec(Model):
@@ -136,43 +99,6 @@ class ScheduleSpec(Model):
                 "decay and constant_lr are given for infinite-cosine and infinite-inv-sqrt, and only there"
             )
         return self
-
-
-class CorpusSpec(Model):
-    """Where a corpus lies: text, a file list, or token files."""
-
-    text: Texts | None = Field(None, description="paths or globs of .jsonl, .txt, .parquet (.gz, .zst)")
-    list: str | None = Field(None, description="a file of `weight prefix corpus` lines")
-    indexed: Texts | None = Field(None, description="prefixes of .bin/.idx token files")
-    exclude: str | None = Field(
-        None,
-        description="a list of spans to leave out: lines `PREFIX document N` or `PREFIX tokens A:B` (of a text corpus its "
-        "name for PREFIX), and `PREFIX content ID` to say which file they were made for",
-    )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _not_yet(cls, value: Any) -> Any:
-        for key in ("proxy", "generate"):
-            if isinstance(value, Mapping) and key in value:
-                raise ValueError(f"{key} (a stand-in for a D_0 that is not public) is not there yet in this version")
-        return value
-
-    @model_validator(mode="after")
-    def _one(self) -> CorpusSpec:
-        if sum(each is not None for each in (self.text, self.list, self.indexed)) != 1:
-            raise ValueError("give exactly one of text, list and indexed")
-        return self
-
-
-class HoldoutSpec(Model):
-    """What is never trained on, fixed for the plan's life."""
-
-    tokens: Positive = Field(description="held-out tokens of each corpus")
-    files: dict[str, str] = Field(default_factory=dict, description="ready holdouts by corpus: text or a token file")
-    duplicates: Literal["exclude", "report"] = Field(
-        "exclude", description="of held-out documents in other corpora: left out of training, or only reported"
-    )
 
 
 class BatchRampSpec(Model):
@@ -265,28 +191,6 @@ class BufferSpec(Model):
         return value
 
 
-def _tolerances(value: Any) -> Any:
-    return value if isinstance(value, Mapping) else {"default": value}
-
-
-class VerdictSpec(Model):
-    """What a stage is judged by."""
-
-    tolerance: Annotated[dict[str, ToleranceField], BeforeValidator(_tolerances)] = Field(
-        default_factory=lambda: {"default": Tolerance(Fraction(5, 100), "relative")},
-        description="forgetting allowed: 0.3 nats or 5%; a corpus may have its own: {d0: 0.2 nats, default: 5%}",
-    )
-    adaptation: Ratio = Field(Fraction(7, 10), le=1, description="least gain, of what the no-replay control gained")
-    evaluate_every: AutoCount = Field(
-        "auto", description="tokens between evaluations, or auto: at most 15 % of compute"
-    )
-
-    def tolerance_of(self, corpus: str) -> Tolerance:
-        """The tolerance of one corpus."""
-        own = self.tolerance.get(corpus) or self.tolerance.get("default")
-        return own or Tolerance(Fraction(5, 100), "relative")
-
-
 class RunSpec(Model):
     """Where and how it runs."""
 
@@ -306,6 +210,11 @@ class RunSpec(Model):
         if value == "megatron":
             raise ValueError("the megatron backend is not there yet in this version; use native")
         return value
+
+
+def _listed(value: Any) -> Any:
+    words = tuple(value) if isinstance(value, list | tuple) else (value,)
+    return () if words == ("none",) else words
 
 
 class Plan(Model):

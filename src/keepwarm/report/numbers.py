@@ -21,7 +21,8 @@ from keepwarm.corpora.exclusions import read_exclusions
 from keepwarm.corpora.given import given
 from keepwarm.corpora.indexed import bin_tokens
 from keepwarm.plan.cookbook import ladder_for
-from keepwarm.plan.model import CorpusSpec, Plan, StageSpec
+from keepwarm.plan.corpus import CorpusSpec
+from keepwarm.plan.model import Plan, StageSpec
 from keepwarm.plan.rungs import Candidate, candidates
 from keepwarm.report.legs import stage_rates
 from keepwarm.strategy.ladder import TRAINABLE
