@@ -28,13 +28,13 @@ class ForgettingLaw:
 
     def at(self, share: float) -> float:
         """Forgetting at a replay share in [0, 1]."""
-        return self.f0 * (1 + self.b * share) ** -self.alpha
+        return float(self.f0 * (1 + self.b * share) ** -self.alpha)
 
     def share_for(self, forgetting: float) -> float:
         """The least replay share that forgets no more than that; inf where none does."""
         if forgetting >= self.f0:
             return 0.0
-        return math.inf if forgetting <= 0 else ((self.f0 / forgetting) ** (1 / self.alpha) - 1) / self.b
+        return math.inf if forgetting <= 0 else float(((self.f0 / forgetting) ** (1 / self.alpha) - 1) / self.b)
 
 
 def forgetting_law(shares: Sequence[float], forgetting: Sequence[float], alpha: float = ALPHA) -> ForgettingLaw | None:
