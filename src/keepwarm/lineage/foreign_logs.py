@@ -33,6 +33,10 @@ class LogLine:
     lr: float | None
     lr_digits: int  # significant
     global_batch_size: int | None
+    loss: float | None  # None where it is not printed: NaN, not above 0, or the step was skipped
+    grad_norm: float | None
+    skipped: int  # iterations since the line before
+    nans: int
 
     def has_rate(self, lr: float) -> bool:
         """True if `lr` would have been printed as this line's."""
@@ -66,8 +70,8 @@ def read_logs(paths: Sequence[Path]) -> Log:
                 for number, text in enumerate(file, start=1):
                     if _FROM_RANDOM in text:
                         from_random.append(f"{path}:{number}")
-                    elif (match := _TRAINING.search(text)) is not None:
-                        lines.append(_line(match, f"{path}:{number}"))
+                    elif (line := training_line(text, f"{path}:{number}")) is not None:
+                        lines.append(line)
         except OSError as error:
             raise DataError(
                 f"{path}: {(error.strerror or 'can not be read').lower()}",
@@ -83,7 +87,11 @@ def read_logs(paths: Sequence[Path]) -> Log:
     return Log(tuple(lines), tuple(from_random))
 
 
-def _line(match: re.Match[str], place: str) -> LogLine:
+def training_line(text: str, place: str) -> LogLine | None:
+    """A line of a log as an iteration; None of any other."""
+    match = _TRAINING.search(text)
+    if match is None:
+        return None
     fields = {}
     for part in match[3].split("|"):
         field = _FIELD.fullmatch(part.replace("_", " ").rstrip())
@@ -93,8 +101,17 @@ def _line(match: re.Match[str], place: str) -> LogLine:
     return LogLine(
         place, int(match[1]), int(match[2]), _whole(fields.get("consumed samples")),
         float(lr) if lr is not None else None, _OLD_DIGITS if lr is not None and "E" in lr else _NEW_DIGITS,
-        _whole(fields.get("global batch size")),
+        _whole(fields.get("global batch size")), number(fields.get("lm loss")), number(fields.get("grad norm")),
+        _whole(fields.get("number of skipped iterations")) or 0, _whole(fields.get("number of nan iterations")) or 0,
     )  # fmt: skip
+
+
+def number(text: str | None) -> float | None:
+    """A printed number, NaN and inf included; None of anything else."""
+    try:
+        return float(text) if text is not None else None
+    except ValueError:
+        return None
 
 
 def _whole(text: str | None) -> int | None:

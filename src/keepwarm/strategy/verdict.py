@@ -10,12 +10,16 @@ COOKBOOK, "The verdict"; which trouble it is follows the two-domain table of the
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from inspect import cleandoc
 from typing import Any, Literal
 
+from keepwarm.attempt.records import DECISION
 from keepwarm.evaluate.forgetting import paired_noise
+from keepwarm.strategy.evidence import control_above
+from keepwarm.strategy.trouble import Kind, helps, trouble_of
 
 Outcome = Literal["recovered", "recovering", "not-recovering", "under-adapting", "diverged", "undecided"]
 NOISE_WIDTHS = 2.0
@@ -68,6 +72,11 @@ class OldCorpus:
     noise: float
     within: bool
     sure: Literal["clear", "close"]
+    forecast: float | None = None  # forgetting at the end, when the attempt was stopped before it
+    doubt: float | None = None  # one standard deviation of it
+    regret: float | None = None  # loss - where more D_0 alone came with the same tokens, in the same phase
+    regret_noise: float | None = None
+    stand_in: str | None = None  # "proxy" or "generated", where D_0's own data is not there
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +102,8 @@ class Verdict:
     tokens: int
     old: Mapping[str, OldCorpus]
     new: Mapping[str, NewCorpus]
+    trouble: Kind | None = None
+    helps: str | None = None  # against it, in words
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-able content."""
@@ -108,45 +119,81 @@ def judge(records: Sequence[Record]) -> Verdict:
     broken = next((r for r in records if r["kind"] == "event" and r["event"] == "non-finite"), None)
     if broken is not None:
         reason = f"{broken['what']} was not a finite number at step {broken['step']}"
-        return Verdict("diverged", (reason,), step, tokens, {}, {})
+        return _with_trouble(Verdict("diverged", (reason,), step, tokens, {}, {}))
     stopped = next((r for r in records if r["kind"] == "event" and r["event"] == "stopped-early"), None)
     last_step = stopped["step"] if stopped else header["steps"]
     end = next((record for record in evaluations if record["full"] and record["step"] == last_step > 0), None)
     if end is None:
         return Verdict("undecided", ("the attempt has not come to its end",), step, tokens, {}, {})
-    old = {name: _old(name, header, end) for name in header["old"]}
-    control = next((r["gain"] for r in records if r["kind"] == "event" and r["event"] == "control"), None)
-    new = {header["new"]: _new(header, end, control)} if header["new"] else {}
-    if stopped is not None:
-        return Verdict(
-            "not-recovering", (f"stopped early: {stopped['text']}", *_reasons(old, new)), step, tokens, old, new
-        )
-    return Verdict(_decide(old, new), _reasons(old, new), step, tokens, old, new)
+    more = next((r for r in records if r["kind"] == "event" and r["event"] == "regret" and "windows" in r), None)
+    old = {name: _old(name, header, end, more) for name in header["old"]}
+    new = {header["new"]: _new(header, end, records, stopped is not None)} if header["new"] else {}
+    if stopped is None:
+        return _with_trouble(Verdict(_decide(old, new), _reasons(old, new), step, tokens, old, new))
+    reasons = (f"stopped early: {stopped['text']}", *_reasons(old, new))
+    outcome: Outcome = stopped.get("outcome", "not-recovering")
+    found = Verdict(outcome, reasons, step, tokens, _with_forecasts(old, records), new)
+    return _with_trouble(found, stopped.get("trouble"))
 
 
-def _old(name: str, header: Record, end: Record) -> OldCorpus:
+def _with_trouble(verdict: Verdict, kind: Kind | None = None) -> Verdict:
+    learning = all(corpus.learned for corpus in verdict.new.values())
+    kind = kind or trouble_of(verdict.outcome, learning=learning)
+    return replace(verdict, trouble=kind, helps=helps(kind))
+
+
+def _with_forecasts(old: Mapping[str, OldCorpus], records: Sequence[Record]) -> dict[str, OldCorpus]:
+    """With what the last decision on the way expected at the end."""
+    decided = [record["corpora"] for record in records if record.get("event") == DECISION]
+    numbers = decided[-1] if decided else {}
+    return {
+        name: replace(corpus, forecast=numbers[name]["forecast"], doubt=numbers[name]["doubt"])
+        if name in numbers
+        else corpus
+        for name, corpus in old.items()
+    }
+
+
+def _old(name: str, header: Record, end: Record, more: Record | None) -> OldCorpus:
     reference, tolerance = header["references"][name], header["tolerance"][name]["nats"]
     loss = end["loss"][name]
     noise = paired_noise(end["windows"][name], reference["windows"])
     forgetting = loss - reference["loss"]
     excess = forgetting - tolerance
     sure: Literal["clear", "close"] = "clear" if abs(excess) > NOISE_WIDTHS * noise else "close"
+    regret = None if more is None else loss - more["loss"][name]
+    regret_noise = None if more is None else paired_noise(end["windows"][name], more["windows"][name])
+    stand_in = header.get("stand_in", {}).get(name)
     return OldCorpus(
-        loss, header["before"][name]["loss"], reference["loss"], forgetting, tolerance, noise, excess <= 0, sure
-    )
+        loss, header["before"][name]["loss"], reference["loss"], forgetting, tolerance, noise, excess <= 0, sure,
+        regret=regret, regret_noise=regret_noise, stand_in=stand_in,
+    )  # fmt: skip
 
 
-def _new(header: Record, end: Record, control: float | None) -> NewCorpus:
+def _new(header: Record, end: Record, records: Sequence[Record], stopped: bool) -> NewCorpus:
     name = header["new"]
     before = header["before"][name]
     gain = before["loss"] - end["loss"][name]
     noise = paired_noise(end["windows"][name], before["windows"])
+    control, where = _control(header, end, records, stopped)
     if control is None:
         needed, needed_is = NOISE_WIDTHS * noise, "more than noise (no control to compare with)"
     else:
         share = header["adaptation"]["share"]
-        needed, needed_is = share * control, f"{share:.0%} of the {control:.3f} to where the no-replay control came"
+        needed, needed_is = share * control, f"{share:.0%} of the {control:.3f} to where the no-replay control {where}"
     return NewCorpus(end["loss"][name], before["loss"], gain, needed, needed_is, noise, gain > needed)
+
+
+def _control(header: Record, end: Record, records: Sequence[Record], stopped: bool) -> tuple[float | None, str]:
+    """How far the no-replay control came below the attempt's start: at its end, or at the tokens of an early stop."""
+    if not stopped:
+        return next((r["gain"] for r in records if r["kind"] == "event" and r["event"] == "control"), None), "came"
+    name, control = header["new"], header["adaptation"].get("control")
+    if control is None or name not in control["windows"]:
+        return None, ""
+    size, tokens = control["windows"][name], [end["tokens"]]
+    came = -float(control_above(header, header["before"][name]["windows"], name, size, tokens)[0])
+    return (None if math.isnan(came) else came), "was by then"
 
 
 def _decide(old: Mapping[str, OldCorpus], new: Mapping[str, NewCorpus]) -> Outcome:
@@ -166,9 +213,13 @@ def _reasons(old: Mapping[str, OldCorpus], new: Mapping[str, NewCorpus]) -> tupl
 
 def _words_old(name: str, corpus: OldCorpus) -> str:
     side = "within" if corpus.within else "beyond"
+    called = name if corpus.stand_in is None else f"{name} ({corpus.stand_in})"
+    against = ""
+    if corpus.regret is not None:
+        against = f"; regret {corpus.regret:+.3f} (noise {corpus.regret_noise:.3f}) against more D_0 alone"
     return (
-        f"{name} {corpus.reference:.3f} -> {corpus.loss:.3f}: forgot {corpus.forgetting:+.3f} nats, {side} the tolerance "
-        f"of {corpus.tolerance:.3f} ({corpus.sure}: noise {corpus.noise:.3f})"
+        f"{called} {corpus.reference:.3f} -> {corpus.loss:.3f}: forgot {corpus.forgetting:+.3f} nats, {side} the tolerance "
+        f"of {corpus.tolerance:.3f} ({corpus.sure}: noise {corpus.noise:.3f}){against}"
     )
 
 

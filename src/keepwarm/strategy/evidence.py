@@ -1,0 +1,180 @@
+"""What the verdict of an attempt on the way is decided from: paired losses since the data switched, as series.
+
+Every series has one value an evaluation. The clock starts at the data switch, not at the stage's start. Losses are
+paired: the same windows now and in the reference, which is of the phase the attempt ends in; where a cooldown follows,
+what it gave back on the reference's own windows (`returns`) is known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from keepwarm.evaluate.forgetting import paired_noise
+from keepwarm.evaluate.heldout import subset
+from keepwarm.schedule.schedule import PEAK_TOLERANCE
+
+Record = Mapping[str, Any]
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class OldSeries:
+    """What an old corpus has forgotten, nats per token; `returns` of it come back in a cooldown, None = not known."""
+
+    name: str
+    reference: float  # the loss it is held against
+    tolerance: float
+    forgotten: Floats
+    noise: Floats  # standard error of each
+    returns: float | None
+    control: Floats  # what the no-replay control had forgotten at the same tokens (NaN: not known)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class NewSeries:
+    """What the new corpus has gained, and where the no-replay control stood at the same tokens."""
+
+    name: str
+    gained: Floats
+    noise: Floats
+    control: Floats
+    share: float  # of the control's gain that is needed
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Training:
+    """Training loss and gradient norm since the evaluation before: mean and median."""
+
+    loss: Floats
+    norm: Floats
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Evidence:
+    """Everything known after the last of `since_steps`."""
+
+    since_steps: Floats
+    phase_steps: int
+    step_tokens: float
+    falling: bool  # the learning rate falls before the end
+    faster: bool  # it is above the no-replay control's
+    broken: str | None  # what was not a finite number
+    old: tuple[OldSeries, ...]
+    new: NewSeries | None
+    training: Training
+    switch_step: int = 0
+
+    @property
+    def share(self) -> float:
+        """How much of the phase since the switch is seen."""
+        return float(self.since_steps[-1]) / self.phase_steps if len(self.since_steps) else 0.0
+
+    def until(self, count: int) -> Evidence:
+        """What was known after the first `count` evaluations."""
+        cut = slice(0, count)
+        old = (replace(o, forgotten=o.forgotten[cut], noise=o.noise[cut], control=o.control[cut]) for o in self.old)
+        new = self.new and replace(
+            self.new, gained=self.new.gained[cut], noise=self.new.noise[cut], control=self.new.control[cut]
+        )
+        training = Training(self.training.loss[cut], self.training.norm[cut])
+        return replace(self, since_steps=self.since_steps[cut], old=tuple(old), new=new, training=training)
+
+
+def evidence(records: Sequence[Record]) -> Evidence:
+    """The series of an attempt's records, up to the last of them."""
+    header = records[0]
+    switch = header["switch_step"]
+    seen = [r for r in records if r["kind"] == "eval" and not r["full"] and r["step"] > switch and _finite(r)]
+    broken = next((r for r in records if r.get("event") == "non-finite"), None)
+    return Evidence(
+        np.array([r["step"] - switch for r in seen], dtype=np.float64),
+        header["steps"] - switch,
+        header["step_tokens"],
+        header["ends"] != "peak",
+        _faster(header, seen),
+        f"{broken['what']} was not a finite number at step {broken['step']}" if broken else None,
+        tuple(_old(header, seen, name) for name in header["old"]) if seen else (),
+        _new(header, seen) if seen and header["new"] else None,
+        _training(records, switch, seen),
+        switch,
+    )
+
+
+def _faster(header: Record, seen: Sequence[Record]) -> bool:
+    control = header.get("adaptation", {}).get("control")
+    return control is not None and any(r["lr"] > control["lr"] * (1 + PEAK_TOLERANCE) for r in seen)
+
+
+def _finite(record: Record) -> bool:
+    return None not in record["loss"].values()
+
+
+def _old(header: Record, seen: Sequence[Record], name: str) -> OldSeries:
+    reference = header["references"][name]
+    forgotten, noise = _paired(reference["windows"], seen, name)
+    size, tokens = len(seen[0]["windows"][name]), [r["tokens"] for r in seen]
+    return OldSeries(
+        name, float(np.mean(reference["windows"])), header["tolerance"][name]["nats"], forgotten, noise,
+        _returns(header, name, size), control_above(header, reference["windows"], name, size, tokens),
+    )  # fmt: skip
+
+
+def _returns(header: Record, name: str, size: int) -> float | None:
+    """What a cooldown of the start gave back on these windows; None of a reference that was measured cooled."""
+    if header["ends"] == "peak":
+        return 0.0
+    drop = header.get("cooldown_drop")
+    return None if drop is None else float(np.mean(_picked(drop["windows"][name], size)))
+
+
+def _new(header: Record, seen: Sequence[Record]) -> NewSeries | None:
+    name = header["new"]
+    if name not in header["before"] or name not in seen[0]["windows"]:
+        return None
+    before = header["before"][name]["windows"]
+    lost, noise = _paired(before, seen, name)
+    size, tokens = len(seen[0]["windows"][name]), [r["tokens"] for r in seen]
+    came = -control_above(header, before, name, size, tokens)
+    return NewSeries(name, -lost, noise, came, header["adaptation"]["share"])
+
+
+def control_above(header: Record, reference: Sequence[float], name: str, size: int, tokens: Sequence[int]) -> Floats:
+    """How far above a corpus's reference the no-replay control stood at these tokens, over the same `size` windows; NaN
+    where that is not known."""
+    control = header.get("adaptation", {}).get("control")
+    if control is None or control["windows"].get(name) != size:
+        return np.full(len(tokens), np.nan)
+    came = np.interp(tokens, control["tokens"], control["loss"][name], left=np.nan, right=np.nan)
+    return np.asarray(came - np.mean(_picked(reference, size)))
+
+
+def _paired(reference: Sequence[float], seen: Sequence[Record], name: str) -> tuple[Floats, Floats]:
+    """Loss minus reference over the same windows, and its standard error, of every evaluation."""
+    rows = [(r["windows"][name], _picked(reference, len(r["windows"][name]))) for r in seen]
+    differences = np.array([np.mean(now) - np.mean(then) for now, then in rows])
+    return differences, np.array([paired_noise(now, then) for now, then in rows])
+
+
+def _picked(windows: Sequence[float], size: int) -> list[float]:
+    values = np.asarray(windows, dtype=np.float64)
+    picked: list[float] = values[subset(len(values), size)].tolist()
+    return picked
+
+
+def _training(records: Sequence[Record], switch: int, seen: Sequence[Record]) -> Training:
+    found = [r for r in records if r["kind"] == "train" and r["step"] > switch]
+    steps = np.array([r["step"] for r in found])
+    loss = np.array([r["loss"] for r in found], dtype=np.float64)
+    norm = np.array([r.get("grad_norm", np.nan) for r in found], dtype=np.float64)
+    ends = [r["step"] for r in seen]
+    parts = [(steps > a) & (steps <= b) for a, b in zip([switch, *ends], ends, strict=False)]
+    empty = np.nan
+    return Training(
+        np.array([loss[part].mean() if part.any() else empty for part in parts]),
+        np.array([np.median(norm[part]) if part.any() else empty for part in parts]),
+    )
