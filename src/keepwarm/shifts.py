@@ -1,0 +1,58 @@
+"""The shift of a stage, measured once before it and kept in its folder, so that a rerun decides the same."""
+
+from __future__ import annotations
+
+import json
+
+from keepwarm import files
+from keepwarm.errors import KeepwarmError, LineageError
+from keepwarm.evaluate.divergence import divergence
+from keepwarm.evaluate.heldout import bits_per_byte
+from keepwarm.lineage.manifest import Manifest
+from keepwarm.plan.model import StageSpec
+from keepwarm.strategy.shift import Shift, graded
+from keepwarm.work import Run
+
+SHIFT = "shift.json"
+
+
+def measured_shift(context: Run, arm: str, stage: StageSpec, base: Manifest) -> Shift:
+    """The plan's grade, or the measured one: bits per byte of the base, and the tokens of both corpora.
+
+    Raises KeepwarmError where nothing can be measured.
+    """
+    if stage.shift != "auto":
+        return Shift(stage.shift, False)
+    path = context.folder / "arms" / arm / stage.name / SHIFT
+    if path.exists():
+        try:
+            return Shift.from_dict(json.loads(path.read_text(encoding="utf-8")))
+        except (ValueError, KeyError, TypeError) as error:
+            raise LineageError(
+                f"{path}: damaged ({error})", "the ladder began by it", f"remove it to measure again: rm {path}"
+            ) from error
+    found = _measured(context, stage, base)
+    files.write_json(path, found.as_dict())
+    return found
+
+
+def _measured(context: Run, stage: StageSpec, base: Manifest) -> Shift:
+    corpora, old = context.prepared.corpora, context.plan.base.corpus
+    rates, unknown = [], []
+    for name in (stage.new, old):
+        corpus = corpora[name]
+        per_byte = corpus.holdout_tokens / corpus.holdout_text_bytes if corpus.holdout_text_bytes else None
+        rates.append(bits_per_byte(base.evaluation[name]["loss"], per_byte))
+        unknown += [name] * (per_byte is None)
+    notes = [f"bits/byte: the bytes of text in the holdout of {name} are not known" for name in unknown]
+    apart = divergence(corpora[stage.new], corpora[old], context.prepared.tokenizer, context.plan.seed)
+    if apart is None:
+        notes.append(f"divergences: {stage.new} or {old} has too little text to compare tokens")
+    shift = graded(apart, rates[0], rates[1], tuple(notes))
+    if shift is None:
+        raise KeepwarmError(
+            f"stages.{stage.name}.shift: auto has nothing to measure ({'; '.join(notes)})",
+            "the ladder is chosen by the shift",
+            f"say it yourself: {{name: {stage.name}, shift: strong}} (or weak)",
+        )
+    return shift
