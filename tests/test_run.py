@@ -222,8 +222,14 @@ def test_a_stage_without_its_own_ladder_takes_the_cookbooks_by_the_measured_shif
     assert main(["run", "plan.yaml", "--stage", "stage2"]) == 0
     said = capsys.readouterr().out
     assert "-> ladder strong" in said
-    verdict = json.loads((workplace / "run/arms/cookbook/stage2/00-replay-previous-mix/verdict.json").read_text())
-    assert verdict["label"] == "replay-previous-mix 1%" and verdict["accepted"]
+    stage = workplace / "run/arms/cookbook/stage2"
+    verdict = json.loads((stage / "01-replay-previous-mix/verdict.json").read_text())
+    assert verdict["label"] == "replay-previous-mix 5%" and verdict["accepted"]
+    shift = json.loads((stage / "shift.json").read_text())
+    assert (shift["grade"], shift["starting_share"]) == ("strong", 0.05)
+    (choice,) = map(json.loads, (stage / "choices.jsonl").read_text().splitlines())
+    waits = {"label": "replay-previous-mix 1%", "why": "the measured shift asks for 5% to begin with"}
+    assert (choice["label"], choice["put_off"]) == ("replay-previous-mix 5%", [waits])
     assert {row["role"] for row in verdict["fed"]} == {"previous", "new"}
 
 
@@ -324,7 +330,7 @@ def test_ctrl_c_during_the_last_evaluation_of_an_attempt_is_not_forgotten(workpl
     monkeypatch.setattr(Training, "_evaluate", interrupted)
     assert main(["run", "plan.yaml"]) == 130
     assert "stopped; nothing is lost" in capsys.readouterr().err
-    (attempt,) = (workplace / "run/arms/cookbook/stage2").iterdir()
+    (attempt,) = (workplace / "run/arms/cookbook/stage2").glob("*-replay")
     assert end_of(attempt) is not None
     assert not (workplace / "run/arms/cookbook/stage3").exists()
 

@@ -16,8 +16,6 @@ from dataclasses import replace
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
-from rich.console import Console
-
 from keepwarm import files, processes
 from keepwarm.attempt.candidates import resolve
 from keepwarm.attempt.line import COOLDOWN, Line
@@ -28,11 +26,12 @@ from keepwarm.attempt.settle import settle_attempt
 from keepwarm.branches import cool
 from keepwarm.corpora.prepare import prepare
 from keepwarm.errors import KeepwarmError, WorkFailed
+from keepwarm.lineage.guard import CONVERGED
 from keepwarm.plan.load import plan_document
 from keepwarm.plan.model import Plan, allowing
 from keepwarm.plan.rungs import Candidate
-from keepwarm.report.terminal import BATCH_LOG_WIDTH, Terminal, console
-from keepwarm.work import NO_REPLAY, Run, base_line, end_manifest, judged, train
+from keepwarm.report.terminal import Terminal, console_beside
+from keepwarm.work import CONTROL_RUNGS, Run, base_line, end_manifest, judged, train
 
 
 @contextlib.contextmanager
@@ -64,7 +63,8 @@ def beside(plan: Plan, until: str | None) -> Iterator[Callable[[], bool]]:
 
 
 def finished(plan: Plan, arm: str, until: str | None = None) -> bool:
-    """True when every stage of an arm (up to `until`) is on disk, and its cooldown branch where the plan has one."""
+    """True when every stage of an arm (up to `until`) is on disk, and its cooldown branch where the plan has one and
+    its line is at peak."""
     folder, names = Path(plan.run.folder), [stage.name for stage in plan.stages]
     wanted = names if until is None else names[: names.index(until) + 1]
     stages = [attempts_of(folder, arm, name) for name in wanted]
@@ -72,13 +72,14 @@ def finished(plan: Plan, arm: str, until: str | None = None) -> bool:
         return False
     if until is not None or not plan.schedule.cooldown.tokens_of(plan.stages[-1].tokens):
         return True
-    return any(each.rung == COOLDOWN and end_of(each.folder) is not None for each in stages[-1])
+    ends = [(each.rung, end) for each in stages[-1] if (end := end_of(each.folder)) is not None]
+    return any(rung == COOLDOWN or end.phase in CONVERGED for rung, end in ends)
 
 
 def control_line(context: Run, base: Line, arm: str, until: str | None) -> None:
     """One arm: each stage continues the arm's own previous one, without ladder and without B."""
     line, folder = replace(base, arm=arm), context.folder
-    name = "naive" if arm == NO_REPLAY else "d0-only"
+    name = CONTROL_RUNGS[arm]
     for stage in context.plan.stages:
         feed = context.feed()
         allowed = allowing(stage, allowed_before(folder / "arms" / arm / stage.name / f"00-{name}"))
@@ -95,15 +96,6 @@ def control_line(context: Run, base: Line, arm: str, until: str | None) -> None:
     cool(context, line)
 
 
-def _console(folder: Path, arm: str) -> Console:
-    """Where an arm tells its story: the batch log it shares, or a log of its own below somebody's live view."""
-    if not sys.stdout.isatty():
-        return console()
-    path = folder / "arms" / arm / "log.txt"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return Console(file=open(path, "a", encoding="utf-8", buffering=1), width=BATCH_LOG_WIDTH)
-
-
 def _interrupt(arms: list[SpawnProcess]) -> None:
     """SIGTERM: an arm that trains saves at its next step and ends, one that does not has nothing to lose."""
     for process in arms:
@@ -118,7 +110,7 @@ def _arm(plan: Plan, arm: str, until: str | None) -> None:
     processes.die_with_owner()
     folder = Path(plan.run.folder)
     try:
-        listener = Terminal(prefix=f"[{arm}] ", out=_console(folder, arm))
+        listener = Terminal(prefix=f"[{arm}] ", out=console_beside(folder / "arms" / arm / "log.txt"))
         context = Run(plan, files.sha256_json(plan_document(plan)), folder, prepare(plan, lambda text: None), listener)
         control_line(context, base_line(context), arm, until)
     except (KeepwarmError, WorkFailed) as error:

@@ -20,6 +20,7 @@ from keepwarm.attempt.progress import attempts_of, end_of
 from keepwarm.attempt.records import allowed_before, attempt_in, read_metrics
 from keepwarm.attempt.resolve import cooldown_attempt
 from keepwarm.attempt.settle import settle_attempt
+from keepwarm.attempt.steered import as_fed
 from keepwarm.corpora.prepare import prepare
 from keepwarm.errors import GuardError, KeepwarmError, WorkFailed
 from keepwarm.lineage.deletion import deletion_of
@@ -177,11 +178,11 @@ def _peaks(attempt_folder: Path) -> list[Manifest]:
 
 
 def _trunk(run_folder: Path, manifest: Manifest) -> Attempt:
-    """The attempt that made a checkpoint; GuardError if it was trained elsewhere."""
+    """The attempt that made a checkpoint, as it was fed; GuardError if it was trained elsewhere."""
     folder = run_folder / manifest.id.partition("/checkpoints/")[0]
     made = attempt_in(folder)
     if made is not None:
-        return made
+        return as_fed(made, read_metrics(folder / "metrics.jsonl")) if made.steering else made
     raise GuardError(
         "phase-match",
         f"{manifest.id} was trained elsewhere: there is no record of its mix to branch a cooldown from",

@@ -12,6 +12,7 @@ from keepwarm.errors import KeepwarmError
 from keepwarm.lineage.deletion import refuse_deleted
 from keepwarm.lineage.manifest import checkpoints_of
 from keepwarm.plan.model import Plan
+from keepwarm.report.account import NOT_NEEDED
 from keepwarm.strategy.ladder import TRAINABLE
 
 
@@ -39,27 +40,28 @@ def record_decision(plan: Plan, stage: str, decision: str, rung: str | None, bec
 
 
 def _about(plan: Plan, stage: str, decision: str) -> Progress:
-    """The attempt a decision is about: the last that was judged; for accept after an exhausted ladder, the best."""
+    """The attempt a decision is about: the one that is accepted or waits, else the last that was judged; for accept after
+    an exhausted ladder, the best."""
     folder = Path(plan.run.folder)
-    judged = [
-        each for each in attempts_of(folder, "cookbook", stage) if each.steps and each.verdict and each.rung != COOLDOWN
-    ]
+    tried = [each for each in attempts_of(folder, "cookbook", stage) if each.steps and each.rung != COOLDOWN]
+    judged = [each for each in tried if each.verdict and each.outcome != NOT_NEEDED]
     whole = [each for each in judged if end_of(each.folder) is not None]
     if not judged or (decision == "accept" and not whole):
         raise KeepwarmError(
             f"{stage}: no attempt has come to its end", "there is nothing to decide on yet", "keepwarm run PLAN first"
         )
+    last = next((each for each in judged if each.accepted or each.waiting), judged[-1])
     if decision != "accept":
-        return judged[-1]
+        return last
     if (folder / "arms/cookbook" / stage / EXHAUSTED).exists():
         return min(whole, key=_worst_excess)
-    if judged[-1] not in whole:
+    if last not in whole:
         raise KeepwarmError(
-            f"{stage} {judged[-1].label}: was stopped before its end",
+            f"{stage} {last.label}: was stopped before its end",
             "a stage that was trained in part can't be accepted",
             "reject it, or let the ladder go on to its end and accept the best",
         )
-    return judged[-1]
+    return last
 
 
 def _refuse_built_upon(plan: Plan, later: Sequence[str], attempt: Progress) -> None:

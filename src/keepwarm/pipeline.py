@@ -7,34 +7,32 @@ kill, a full disk or Ctrl-C, and a finished run is read, not repeated.
 from __future__ import annotations
 
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 from keepwarm import files
+from keepwarm.ahead import ahead
 from keepwarm.arms import beside
-from keepwarm.attempt.candidates import resolve
-from keepwarm.attempt.line import Line
+from keepwarm.attempt.line import COOLDOWN, Line
 from keepwarm.attempt.model import Attempt
-from keepwarm.attempt.progress import EXHAUSTED, WAITING
-from keepwarm.attempt.records import Record, allowed_before, read_attempt, read_verdict, write_verdict
-from keepwarm.attempt.resolve import Request
-from keepwarm.attempt.retained import deleted_of, recorded_start, retain
-from keepwarm.attempt.settle import settle_attempt
+from keepwarm.attempt.progress import EXHAUSTED, WAITING, attempts_of
+from keepwarm.attempt.records import Record, read_attempt, read_verdict, write_verdict
+from keepwarm.attempt.retained import retain
 from keepwarm.branches import converged, cool
 from keepwarm.corpora.prepare import prepare
 from keepwarm.errors import GuardError, KeepwarmError, LineageError, WorkFailed
-from keepwarm.evaluate.references import CooldownDrop, cooldown_drop
-from keepwarm.lineage.deletion import refuse_deleted
-from keepwarm.lineage.graph import all_manifests
-from keepwarm.lineage.guard import CONVERGED
-from keepwarm.lineage.manifest import Manifest
 from keepwarm.plan.cookbook import ladder_for
 from keepwarm.plan.load import plan_document
-from keepwarm.plan.model import Plan, StageSpec, allowing
+from keepwarm.plan.model import Plan, StageSpec
 from keepwarm.plan.rungs import Candidate, candidates
+from keepwarm.report.account import NOT_NEEDED
 from keepwarm.report.progress import progress_bar
-from keepwarm.strategy.ladder import Tried, best_replay, skip_reason
+from keepwarm.search import Search
+from keepwarm.shifts import measured_shift
+from keepwarm.strategy.ladder import DATA_BUG, Tried, skip_reason
+from keepwarm.strategy.shift import starting_share
+from keepwarm.tries import Try, resolved, trained
 from keepwarm.work import (
-    NO_REPLAY,
     Approve,
     Listener,
     Run,
@@ -43,10 +41,9 @@ from keepwarm.work import (
     fill_buffer,
     judged,
     keep_plan,
-    measured_shift,
+    sampler_of,
     scores_of,
     start_of,
-    train,
 )
 
 
@@ -65,7 +62,7 @@ def run(plan: Plan, listener: Listener, *, until: str | None = None, approve: Ap
             plan,
             files.sha256_json(plan_document(plan)),
             folder,
-            prepare(plan, listener.say, progress_bar),
+            prepare(plan, listener.say, progress_bar, sampler_of(plan)),
             listener,
             approve,
         )
@@ -73,7 +70,7 @@ def run(plan: Plan, listener: Listener, *, until: str | None = None, approve: Ap
             scores_of(context, stage)  # what is wrong with them is told before anything is trained
         line = base_line(context)
         with beside(plan, until) as failed:
-            context = replace(context, control_failed=failed if NO_REPLAY in plan.control else None)
+            context = replace(context, control_failed=failed if plan.control else None)
             for index, stage in enumerate(plan.stages):
                 line, _ = _climb(context, index, stage, line)
                 retain(plan, listener.say)
@@ -86,50 +83,54 @@ def run(plan: Plan, listener: Listener, *, until: str | None = None, approve: Ap
 
 
 def _climb(context: Run, index: int, stage: StageSpec, line: Line) -> tuple[Line, Attempt]:
-    """Try a stage's candidates in order until one is accepted."""
-    shift = measured_shift(context, stage, line.taught[0][1])
+    """Try a stage's candidates, one choice after another, until one is accepted."""
+    shift = measured_shift(context, line.arm, stage, line.taught[0][1])
     which, rungs = ladder_for(context.plan, index, shift.grade)
     context.listener.say(f"{stage.name}: shift {shift.words()} -> ladder {which}")
     (context.folder / "arms" / line.arm / stage.name / EXHAUSTED).unlink(missing_ok=True)
-    tried: list[Tried] = []
+    begin = Fraction(0) if which == "own" else starting_share(shift)  # an own ladder begins where it begins
+    search = Search(context, stage, line, [each for rung in rungs for each in candidates(rung)], begin)
     chosen: Record = {}  # a person's `next RUNG`, until that rung is reached
-    for number, candidate in enumerate(each for rung in rungs for each in candidates(rung)):
-        chosen = {} if chosen.get("rung") == candidate.rung else chosen
-        passed = f"a person chose {chosen['rung']}: {chosen['because']}" if chosen.get("rung") else None
-        folder = _folder(context, stage, line, number, candidate)
-        verdict, attempt = _try(context, stage, line, number, candidate, tried, passed)
-        _wait_for_approval(context, stage, folder, verdict)
-        decision = verdict.get("decision", {})
-        chosen = decision if decision.get("decision") == "next" else chosen
-        excesses = [corpus["forgetting"] - corpus["tolerance"] for corpus in verdict.get("old", {}).values()]
-        tried.append(Tried(candidate, verdict["outcome"], max(excesses, default=None)))
-        if verdict["accepted"]:
-            assert attempt is not None
-            return _accept(context, stage, line, attempt), attempt
-    raise _exhausted(context, index, stage, tried)
+    with ahead(context.plan) as company:
+        while (choice := search.next()).option is not None:
+            number, candidate = choice.option.number, choice.option.candidate
+            chosen = {} if chosen.get("rung") == candidate.rung else chosen
+            passed = f"a person chose {chosen['rung']}: {chosen['because']}" if chosen.get("rung") else None
+            asked = search.asked(choice.option)
+            _refuse_another(context.folder / asked.folder, candidate)
+            search.record(choice, passed)
+            if passed is None:
+                company.train(search.coming(choice.option))
+                company.wait(number)
+            verdict, attempt = _try(context, asked, passed)
+            _wait_for_approval(context, stage, context.folder / asked.folder, verdict)
+            decision = verdict.get("decision", {})
+            chosen = decision if decision.get("decision") == "next" else chosen
+            search.tried.append(Tried.of(number, candidate, verdict))
+            if verdict["accepted"]:
+                assert attempt is not None
+                company.stop()
+                return _accept(context, stage, line, attempt), attempt
+    if (best := search.best()) is not None:
+        folder = context.folder / best[0].folder
+        _wait_for_approval(context, stage, folder, best[1])
+        context.listener.say(f"{stage.name}: {best[1]['label']} is {best[1]['reasons'][-1]}")
+        return _accept(context, stage, line, read_attempt(folder)), read_attempt(folder)
+    raise _exhausted(context, index, search, choice.why)
 
 
-def _try(
-    context: Run, stage: StageSpec, line: Line, number: int, candidate: Candidate, tried: list[Tried],
-    passed: str | None,
-) -> tuple[Record, Attempt | None]:  # fmt: skip
+def _try(context: Run, asked: Try, passed: str | None) -> tuple[Record, Attempt | None]:
     """One candidate: passed over, refused by a guard, or trained and judged. What is on record already stands."""
-    folder = _folder(context, stage, line, number, candidate)
+    folder, candidate = context.folder / asked.folder, asked.candidate
     recorded = read_verdict(folder)
-    if recorded is not None and recorded["label"] != candidate.label:
-        raise LineageError(
-            f"{folder}: holds the attempt {recorded['label']}, the plan now has {candidate.label} there",
-            "the ladder was changed above a rung that was tried already",
-            "put the rungs that were tried back first, or start anew: run: {folder: ...}",
-        )
-    if recorded is not None and recorded["outcome"] in ("skipped", "refused") and _passed(folder):
+    if recorded is not None and recorded["outcome"] in ("skipped", "refused") and _passed(context, asked):
         context.listener.judged(None, folder, recorded)
         return recorded, None
-    reason = passed or skip_reason(candidate, tried)
+    reason = passed or skip_reason(candidate)
     if reason is not None:
         return _pass_over(context, folder, candidate, "skipped", reason), None
     try:
-        attempt, start, drop = _resolve(context, stage, line, number, candidate, tried)
+        attempt, start, drop = resolved(context, asked)
     except GuardError as error:
         if not (folder / "attempt.json").exists():
             reason = f"{error.what}: {error.why}"
@@ -138,51 +139,40 @@ def _try(
             raise  # it was begun before the plan or its data changed
         context.listener.judged(read_attempt(folder), folder, recorded)
         return recorded, read_attempt(folder)
-    if recorded is not None and recorded["outcome"] in ("skipped", "refused"):
-        (folder / "verdict.json").unlink()  # it may start now: the plan was mended
-    attempt, feed = settle_attempt(context.plan, attempt), context.feed()
-    train(context, attempt, feed, start, line, drop, early=True)
-    return judged(context, attempt, feed, accept_any=False), attempt
+    if recorded is not None and recorded["outcome"] in ("skipped", "refused", NOT_NEEDED):
+        (folder / "verdict.json").unlink()  # its turn has come: the plan was mended, or another was rejected
+    attempt = trained(context, asked, attempt, start, drop)
+    return judged(context, attempt, context.feed(), compared=context.plan.search.choose == "best"), attempt
 
 
-def _folder(context: Run, stage: StageSpec, line: Line, number: int, candidate: Candidate) -> Path:
-    """Where a candidate's attempt lies."""
-    return context.folder / "arms" / line.arm / stage.name / f"{number:02d}-{candidate.rung}"
+def _refuse_another(folder: Path, candidate: Candidate) -> None:
+    """What was tried stays at its place in the ladder."""
+    recorded = read_verdict(folder)
+    if recorded is not None and recorded["label"] != candidate.label:
+        raise LineageError(
+            f"{folder}: holds the attempt {recorded['label']}, the plan now has {candidate.label} there",
+            "the ladder was changed above a rung that was tried already",
+            "put the rungs that were tried back first, or start anew: run: {folder: ...}",
+        )
 
 
 def _wait_for_approval(context: Run, stage: StageSpec, folder: Path, verdict: Record) -> None:
-    """With `--approve`, a verdict that no person has seen stops the run: nobody lets a tool decide a stage alone."""
+    """With `--approve`, a verdict that no person has seen stops the run: nobody lets a tool decide a stage alone. A bug in
+    the data always does: no other candidate would mend it."""
     (folder / WAITING).unlink(missing_ok=True)
     if "decision" in verdict or verdict["outcome"] in ("skipped", "refused"):
         return
-    if context.approve == "each-rung" or (context.approve == "each-stage" and verdict["accepted"]):
+    asked = context.approve == "each-rung" or (context.approve == "each-stage" and verdict["accepted"])
+    if asked or verdict.get("trouble") == DATA_BUG:
         files.write_json(folder / WAITING, {"approve": context.approve})
         raise Waiting(stage.name, verdict["label"], verdict["outcome"])
 
 
-def _resolve(
-    context: Run, stage: StageSpec, line: Line, number: int, candidate: Candidate, tried: list[Tried]
-) -> tuple[Attempt, Manifest, CooldownDrop | None]:
-    """The attempt, its start, and what a cooldown of the line's end buys where the attempt will end cooled."""
-    trunk = [manifest for manifest in all_manifests(context.folder) if manifest.attempt in line.attempts]
-    folder = _folder(context, stage, line, number, candidate)
-    recorded, stage = recorded_start(folder), allowing(stage, allowed_before(folder))
-    deleted = deleted_of(context.folder, trunk) - {recorded}  # what an attempt started from is its start for good
-    cooled = converged(context, line) if candidate.rung == "rewarm-converged" else None
-    request = Request(
-        context.plan, stage, context.feed(), line, number, candidate, trunk, cooled, best_replay(tried), deleted
-    )  # fmt: skip
-    attempt, start = resolve(request)
-    if recorded is None:
-        refuse_deleted(context.folder / start.id)
-    if attempt.schedule.phase(attempt.tokens) != "cooled" or line.end.phase in CONVERGED:
-        return attempt, start, None
-    return attempt, start, cooldown_drop(line.end, cooled or converged(context, line))
-
-
-def _passed(folder: Path) -> bool:
-    """True when a later candidate was trained: then what was refused stays refused, else it is looked at afresh."""
-    return any(other.name > folder.name and (other / "attempt.json").exists() for other in folder.parent.iterdir())
+def _passed(context: Run, asked: Try) -> bool:
+    """True when a candidate behind it was trained: then what was refused stays refused, else it is looked at afresh."""
+    attempts = attempts_of(context.folder, asked.line.arm, asked.stage.name)
+    places = {each.number: place for place, each in enumerate(attempts) if each.rung != COOLDOWN}
+    return any(each.steps for each in attempts[places[asked.number] :])
 
 
 def _pass_over(context: Run, folder: Path, candidate: Candidate, outcome: str, reason: str, **more: str) -> Record:
@@ -195,6 +185,7 @@ def _pass_over(context: Run, folder: Path, candidate: Candidate, outcome: str, r
 
 def _accept(context: Run, stage: StageSpec, line: Line, attempt: Attempt) -> Line:
     """The stage moves the line: its end becomes the next start, and B is filled from what was fed of D_i."""
+    _stop_the_rest(context, attempt)
     end, begin = end_manifest(context, attempt), start_of(context, attempt, line)
     buffer = fill_buffer(context, stage, line, begin, end) if context.plan.buffer.tokens else None
     taught = (*line.taught, (stage.new, end))
@@ -205,18 +196,30 @@ def _accept(context: Run, stage: StageSpec, line: Line, attempt: Attempt) -> Lin
     return replace(moved, end=cooled, taught=(*line.taught, (stage.new, cooled)))
 
 
-def _exhausted(context: Run, index: int, stage: StageSpec, tried: list[Tried]) -> Exception:
+def _stop_the_rest(context: Run, attempt: Attempt) -> None:
+    """What was begun of the stage's other candidates and is not needed any more."""
+    for each in attempts_of(context.folder, attempt.arm, attempt.stage):
+        if each.steps and each.outcome is None and each.rung != COOLDOWN and each.number != attempt.number:
+            reason = f"not needed, {attempt.label} was accepted first"
+            verdict = {"label": each.label, "accepted": False, "outcome": NOT_NEEDED, "reasons": [reason]}
+            verdict |= {"step": each.step, "tokens": each.tokens, "attempt": read_attempt(each.folder).sha256}
+            write_verdict(each.folder, verdict)
+            context.listener.judged(None, each.folder, verdict)
+
+
+def _exhausted(context: Run, index: int, search: Search, why: str) -> Exception:
     """Exit 1 with what was tried; exit 2 when nothing of the first stage's ladder could even start."""
+    stage, tried = search.stage, search.tried
     words = "; ".join(f"{each.candidate.label}: {each.outcome}" for each in tried)
-    if index == 0 and all(each.outcome in ("refused", "skipped") for each in tried):
-        folder = context.folder / "arms/cookbook" / stage.name
-        reasons = [read_verdict(path) for path in sorted(folder.iterdir())]
+    if index == 0 and tried and all(each.outcome in ("refused", "skipped") for each in tried):
+        reasons = [read_verdict(path) for path in sorted(search.folder.iterdir())]
         refused = [r for r in reasons if r and r["outcome"] == "refused"]
         first: Record = refused[0] if refused else {"reasons": [words]}
         return KeepwarmError(
             f"stages.{stage.name}: nothing of its ladder can start ({words})", first["reasons"][0],
             first.get("fix", "give the stage another ladder: [...]"),
         )  # fmt: skip
-    record = {"stage": stage.name, "tried": [{"label": t.candidate.label, "outcome": t.outcome} for t in tried]}
-    files.write_json(context.folder / "arms/cookbook" / stage.name / EXHAUSTED, record, replace=True)
-    return WorkFailed(f"{stage.name}: the ladder is exhausted, no candidate was accepted ({words})")
+    outcomes = [{"label": each.candidate.label, "outcome": each.outcome} for each in tried]
+    files.write_json(search.folder / EXHAUSTED, {"stage": stage.name, "why": why, "tried": outcomes}, replace=True)
+    ended = "the ladder is exhausted" if len(tried) == len(search.candidates) else why
+    return WorkFailed(f"{stage.name}: {ended}, no candidate was accepted ({words or 'none was tried'})")

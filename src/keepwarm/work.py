@@ -1,4 +1,4 @@
-"""The steps of the story: train an attempt, judge it, fill B, grade a shift.
+"""The steps of the story: train an attempt, judge it, fill B.
 
 Each looks at the run folder first: what is done there is read, not repeated.
 """
@@ -29,20 +29,27 @@ from keepwarm.attempt.records import (
     write_verdict,
 )
 from keepwarm.attempt.settle import settle_attempt
+from keepwarm.attempt.shared import take_over
+from keepwarm.attempt.steered import as_fed
 from keepwarm.blend.buffer import BufferVersion, fill, load_buffer
 from keepwarm.blend.ledger import ledger
+from keepwarm.corpora.generated import MakeSampler, Sampler
 from keepwarm.corpora.prepare import Prepared
 from keepwarm.corpora.scores import read_scores
-from keepwarm.errors import KeepwarmError, WorkFailed
-from keepwarm.evaluate.references import CooldownDrop, header
+from keepwarm.corpora.tokenizer import Tokenizer
+from keepwarm.errors import PlanError, WorkFailed
+from keepwarm.evaluate.control import control_curve
+from keepwarm.evaluate.references import CooldownDrop, gain_of_control, header, more_of_d0
 from keepwarm.lineage.manifest import Manifest, checkpoints_of, read_manifest
+from keepwarm.plan.corpus import GenerateSpec
 from keepwarm.plan.load import plan_yaml
 from keepwarm.plan.model import Plan, StageSpec
-from keepwarm.strategy.shift import Shift, grade
+from keepwarm.strategy.thermostat import steered
 from keepwarm.strategy.verdict import judge
 from keepwarm.strategy.watch import watch
 
-NO_REPLAY = "no-replay"
+NO_REPLAY, D0_ONLY = "no-replay", "d0-only"
+CONTROL_RUNGS = {NO_REPLAY: "naive", D0_ONLY: "d0-only"}  # what each control arm does at every stage
 CONTROL_POLL_SECONDS = 0.2
 Approve = Literal["never", "each-stage", "each-rung"]
 
@@ -73,7 +80,7 @@ class Run:
     prepared: Prepared
     listener: Listener
     approve: Approve = "never"
-    control_failed: Callable[[], bool] | None = None  # asked while the no-replay arm is waited for; None: there is none
+    control_failed: Callable[[], bool] | None = None  # asked while a control arm is waited for; None: none runs beside
     keeps_plan: bool = True  # in the run folder, once something is begun under it; a branch leaves the run's own there
 
     def feed(self) -> Feed:
@@ -115,6 +122,17 @@ def resolved(context: Run) -> dict[str, Any]:
     }
 
 
+def sampler_of(plan: Plan) -> MakeSampler:
+    """What makes the writer of a plan's generated corpus: its base, loaded when it is needed."""
+
+    def make(spec: GenerateSpec, tokenizer: Tokenizer) -> Sampler:
+        from keepwarm.backends.writer import Writer
+
+        return Writer(plan, spec, tokenizer)
+
+    return make
+
+
 def given_base(context: Run) -> Manifest:
     """The manifest of a base that was trained elsewhere, measured once and kept in the run folder."""
     from keepwarm.backends.native import adopt_base
@@ -143,53 +161,86 @@ def train(
         threads = threads_for(context.plan, attempt.stage)
         taught = line.taught if line else ()
         first = header(attempt, taught, line.end if line else None, drop, per_byte, threads, seen)
+        first["stand_in"] = dict(context.plan.stand_ins)
         first["kept"] = [row.as_dict() for row in table]
+        curve = control_curve(_without_replay(context, attempt), attempt)
+        first["adaptation"] |= {"control": curve} if curve is not None else {}
         tell = context.listener.record
-        native.train(context.plan, context.plan_sha256, attempt, first, feed, start, tell, watch if early else None)
+        shared = take_over(context.folder, attempt, first, context.plan_sha256, start)
+        if shared is not None:
+            tell(shared)
+        watching = watch if early else steered if attempt.steering else None  # steered it is, whoever trains it
+        native.train(context.plan, context.plan_sha256, attempt, first, feed, start, tell, watching)
     return end_of(folder)
 
 
-def judged(context: Run, attempt: Attempt, feed: Feed, *, accept_any: bool) -> Record:
-    """The verdict on a trained attempt, with its ledger; written once, then read."""
+def _without_replay(context: Run, attempt: Attempt) -> list[Path]:
+    """Attempts that teach the same data alone: the control arm's, then those of the stage's own ladder."""
+    arms = context.folder / "arms"
+    own = sorted((context.folder / attempt.folder).parent.glob(f"*-{CONTROL_RUNGS[NO_REPLAY]}"))
+    return [arms / NO_REPLAY / attempt.stage / f"00-{CONTROL_RUNGS[NO_REPLAY]}", *own]
+
+
+def judged(context: Run, attempt: Attempt, feed: Feed, *, accept_any: bool = False, compared: bool = False) -> Record:
+    """The verdict on a trained attempt, with its ledger; written once, then read.
+
+    `accept_any`: of a control arm, accepted unless it diverged. `compared`: of a search for the best, which accepts one
+    when all are judged.
+    """
     folder = context.folder / attempt.folder
     verdict = read_verdict(folder)
     if verdict is None:
         if not accept_any:
-            _record_control(context, attempt)
-        found = judge(read_metrics(folder / "metrics.jsonl"))
-        accepted = found.outcome == "recovered" or (accept_any and found.outcome != "diverged")
+            _record_controls(context, attempt)
+        records = read_metrics(folder / "metrics.jsonl")
+        found = judge(records)
+        accepted = (found.outcome == "recovered" and not compared) or (accept_any and found.outcome != "diverged")
         verdict = {"label": attempt.label, "accepted": accepted, "attempt": attempt.sha256, **found.as_dict()}
-        verdict |= {"fed": _fed(attempt, feed), "warnings": list(attempt.warnings)}
+        verdict |= {"fed": _fed(as_fed(attempt, records), feed, found.step), "warnings": list(attempt.warnings)}
         verdict |= {"control": True} if accept_any else {}
         write_verdict(folder, verdict)
     context.listener.judged(attempt, folder, verdict)
     return verdict
 
 
-def _record_control(context: Run, attempt: Attempt) -> None:
-    """Put into the metrics how far the no-replay control came with the new corpus, once it is there: for the verdict."""
-    path = context.folder / attempt.folder / "metrics.jsonl"
-    records = read_metrics(path)
-    before = records[0]["adaptation"]["before_at_peak"]
-    if context.control_failed is None or before is None or any(r.get("event") == "control" for r in records):
+def _record_controls(context: Run, attempt: Attempt) -> None:
+    """Put into the metrics what the control arms say of an attempt, once they are there: for the verdict.
+
+    no-replay: how far it came with the new corpus. d0-only: the old corpora's losses where more D_0 alone came, of an
+    attempt that has come to its end (one that was stopped has no equal there).
+    """
+    if context.control_failed is None:
         return
-    control = context.folder / "arms" / NO_REPLAY / attempt.stage / "00-naive"
-    while (end := end_of(control) if (control / "attempt.json").exists() else None) is None:
-        if context.control_failed():
-            raise WorkFailed(f"the control arm {NO_REPLAY} did not come to its end; what it said is above")
-        time.sleep(CONTROL_POLL_SECONDS)
-    gain = before - end.evaluation[str(attempt.new)]["loss"]
+    path, end = context.folder / attempt.folder / "metrics.jsonl", end_of(context.folder / attempt.folder)
+    records = read_metrics(path)
+    told = {record["event"] for record in records if record["kind"] == "event"}
+    at = {"kind": "event", "step": records[-1]["step"], "tokens": records[-1]["tokens"]}
+    found: list[Record] = []
+    before = records[0]["adaptation"]["before_at_peak"]
+    if NO_REPLAY in context.plan.control and before is not None and "control" not in told:
+        found.append(gain_of_control(records[0], _control_end(context, NO_REPLAY, attempt.stage)))
+    if D0_ONLY in context.plan.control and end is not None and "regret" not in told:
+        found.append(more_of_d0(records[0], end, _control_end(context, D0_ONLY, attempt.stage)))
     writer = MetricsWriter(path)
-    at = {"step": records[-1]["step"], "tokens": records[-1]["tokens"]}
-    text = f"{attempt.new}: the no-replay control came {gain:.3f} nats below where this attempt started"
-    writer.write({"kind": "event", **at, "event": "control", "gain": gain, "checkpoint": end.id, "text": text})
+    for event in found:
+        writer.write({**at, **event})
     writer.close()
 
 
-def _fed(attempt: Attempt, feed: Feed) -> list[Mapping[str, Any]]:
-    """Asked against fed, by source."""
+def _control_end(context: Run, arm: str, stage: str) -> Manifest:
+    """Where a control arm came at a stage; waits for it while it runs beside."""
+    folder = context.folder / "arms" / arm / stage / f"00-{CONTROL_RUNGS[arm]}"
+    while (end := end_of(folder) if (folder / "attempt.json").exists() else None) is None:
+        if context.control_failed is not None and context.control_failed():
+            raise WorkFailed(f"the control arm {arm} did not come to its end; what it said is above")
+        time.sleep(CONTROL_POLL_SECONDS)
+    return end
+
+
+def _fed(attempt: Attempt, feed: Feed, step: int) -> list[Mapping[str, Any]]:
+    """Asked against fed, by source, up to `step`: an attempt that was stopped was not fed the rest."""
     roles = {source.id: source for source in attempt.sources}
-    rows = ledger(open_stream(attempt, feed), attempt.batches.samples(attempt.steps))
+    rows = ledger(open_stream(attempt, feed), attempt.batches.samples(step))
     return [
         {
             "source": row.name, "corpus": roles[row.source_id].corpus, "role": roles[row.source_id].role,
@@ -240,24 +291,6 @@ def start_of(context: Run, attempt: Attempt, line: Line) -> Manifest:
     return read_manifest(context.folder / str(attempt.start))
 
 
-def measured_shift(context: Run, stage: StageSpec, base: Manifest) -> Shift:
-    """The plan's grade, or the measured one: the base's bits per byte on the new corpus over those on D_0."""
-    if stage.shift != "auto":
-        return Shift(stage.shift, False)
-    per_byte = []
-    for name in (stage.new, context.plan.base.corpus):
-        corpus = context.prepared.corpora[name]
-        if not corpus.holdout_text_bytes:
-            raise KeepwarmError(
-                f"stages.{stage.name}.shift: auto needs the bytes of text in {name}'s holdout, which are not known",
-                "bits per byte is what the shift is graded by",
-                f"say it yourself: {{name: {stage.name}, shift: strong}} (or weak)",
-            )
-        per_byte.append(base.evaluation[name]["loss"] * corpus.holdout_tokens / corpus.holdout_text_bytes)
-    nats_per_bit = 0.6931471805599453
-    return grade(per_byte[0] / nats_per_bit, per_byte[1] / nats_per_bit)
-
-
 def base_line(context: Run) -> Line:
     """Stage 1, trained here, or the checkpoint the plan gives."""
     plan = context.plan
@@ -271,4 +304,12 @@ def base_line(context: Run) -> Line:
         if trained is None:
             raise WorkFailed("the base diverged: its loss is not a finite number; lower optimizer.lr_max")
         end = trained
-    return Line("cookbook", end, None, ((plan.base.corpus, end),), None, frozenset({end.attempt}))
+    for name in plan.evaluation:
+        if name not in end.evaluation:
+            raise PlanError(
+                f"evaluation.{name}: the base {end.id} was not measured on it",
+                "its loss at the base is the reference that forgetting is measured from",
+                f"leave {name} out, or start anew with it: run: {{folder: ...}}",
+            )
+    taught = tuple((name, end) for name in plan.known_by_base)
+    return Line("cookbook", end, None, taught, None, frozenset({end.attempt}))

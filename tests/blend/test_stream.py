@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keepwarm.blend.mixture import Mixture
-from keepwarm.blend.stream import Segment, Stream, next_segment
+from keepwarm.blend.stream import Segment, Stream, followed, next_segment
 from keepwarm.corpora.source import Source
 from keepwarm.errors import DataError, LineageError
 
@@ -161,3 +161,14 @@ def test_segments_out_of_order_are_refused(starts: list[int]) -> None:
 def test_cursors_that_would_repeat_samples_are_refused() -> None:
     with pytest.raises(LineageError, match="starts source d at 3; the segment before leaves it at 10"):
         Stream([Segment(0, MIXES[2]), Segment(10, MIXES[3], (("d", 3),))], SOURCES, 1, SEQUENCE)
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.lists(st.integers(1, 400), min_size=3, max_size=3, unique=True).map(sorted), st.permutations(range(4)))
+def test_segments_can_be_followed_without_the_sources(starts: list[int], order: list[int]) -> None:
+    mixes = [MIXES[k] for k in order]
+    segments = build([], mixes[:1]).segments
+    for start, mix in zip(starts, mixes[1:], strict=True):
+        segments = followed(segments, start, mix)
+    assert segments == build(starts, mixes).segments
+    assert THREE.with_segments(segments).digest(0, 600) == build(starts, mixes).digest(0, 600)

@@ -112,7 +112,7 @@ def test_all_errors_are_told_at_once(load):
         ("tokens: 1M}", "tokens: 1M, checkpoint: x}", "exactly one of tokens"),
         ("tokens: 1M}", "tokens: 1M, lr: 3e-4}", "of a given checkpoint only"),
         ("{text: data/prose.jsonl}", "{text: a, indexed: b}", "exactly one of text, list and indexed"),
-        ("{text: data/prose.jsonl}", "{proxy: a}", "proxy (a stand-in for a D_0 that is not public) is not there yet"),
+        ("{text: data/prose.jsonl}", "{proxy: a}", "corpora.d0.proxy: the base is trained here, on this corpus: it is D_0 itself"),
         ("hidden_size: 128, ", "", "config lacks hidden_size"),
         ("new: d1", "new: d9", "no corpus is named 'd9'; there are: d0, d1, d2"),
         ("new: d1", "new: d0", "d0 is base.corpus already"),

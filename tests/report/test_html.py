@@ -122,7 +122,7 @@ def test_markup_in_documents_and_plans_stays_text(copied):
     samples = re.findall(r'<pre class="sample">(.*?)</pre>', text, re.DOTALL)
     assert any("&lt;i&gt;" in sample for sample in samples)
     assert not any("<" in sample for sample in samples)
-    assert text.count("<script") == text.count("</script") == 4  # two specifications, the libraries, the start
+    assert text.count("<script") == text.count("</script") == 7  # five specifications, the libraries, the start
 
 
 def test_the_page_asks_for_nothing_outside_of_itself(finished):
@@ -289,7 +289,7 @@ def test_a_browser_draws_it_without_network_or_error(finished, tmp_path, width):
         capture_output=True, text=True, timeout=120, check=True,
     )  # fmt: skip
     assert "CONSOLE" not in done.stderr
-    assert len(re.findall(r'class="vega-embed[^"]*".*?<svg', done.stdout, re.DOTALL)) == 2
+    assert len(re.findall(r'class="vega-embed[^"]*".*?<svg', done.stdout, re.DOTALL)) == 5
     assert "drawing failed" not in re.sub(r"<script.*?</script>", "", done.stdout, flags=re.DOTALL)
     tips = re.findall(r"<li>tip (.*?)</li>", done.stdout)
     assert len(tips) > 20 and not any("undefined" in tip for tip in tips)

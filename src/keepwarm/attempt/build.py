@@ -7,13 +7,14 @@ from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
-from keepwarm.attempt.cap import within_caps
 from keepwarm.attempt.line import Feed, Mixes, open_stream
 from keepwarm.attempt.model import Attempt, EvaluationPlan, FedSource, Judgement, Moments, Optimizer, Part
+from keepwarm.attempt.steered import capped, roles_at, worst_rows
+from keepwarm.attempt.steering import Steering
 from keepwarm.attempt.timing import affordable
 from keepwarm.blend.ledger import ledger
 from keepwarm.blend.mixture import combine
-from keepwarm.blend.stream import Segment, next_segment
+from keepwarm.blend.stream import Segment, followed
 from keepwarm.errors import GuardError
 from keepwarm.lineage import guard
 from keepwarm.plan.model import Plan
@@ -26,9 +27,11 @@ def make_attempt(
     plan: Plan, feed: Feed, mixes: Mixes, schedule: Schedule, *, arm: str, stage: str, number: int, rung: str,
     label: str, new: str | None, old: tuple[str, ...], start: str | None, moments: Moments,
     cursors: Mapping[str, int], allow: tuple[str, ...] = (), overridden: Sequence[GuardError] = (),
-    warnings: tuple[str, ...] = (), batch_ramp: BatchRamp | None = None,
+    warnings: tuple[str, ...] = (), batch_ramp: BatchRamp | None = None, steering: Steering | None = None,
 ) -> Attempt:  # fmt: skip
     """Put an attempt together. The schedule has whole steps; `mixes` begins at step 0. GuardError if epochs exceed.
+
+    With `steering` the last of the mixes is where it starts, and epochs are those of the worst that it may come to.
 
     `allow` names guards that may be overridden, `overridden` are those that its start has overridden already: they and
     what the mix overrides are recorded, nothing else.
@@ -39,11 +42,11 @@ def make_attempt(
     shares = [guard.shares_complete([(role.name, role.share) for role in roles]) for _, roles in mixes]
     overridden = (*overridden, *guard.enforce(shares, allow))
     if plan.over_max_epochs == "reweight":
-        mixes, lowered = within_caps(plan, feed, mixes, cut, steps, cursors)
+        mixes, steering, lowered = capped(plan, feed, mixes, steering, cut, steps, cursors)
         warnings = (*warnings, *lowered)
     attempt = Attempt(
         arm=arm, stage=stage, number=number, rung=rung, label=label, new=new, old=old, start=start, moments=moments,
-        parts=_parts(mixes, cut, steps), sources=_fed_sources(mixes, feed), schedule=schedule, segments=(),
+        parts=_parts(mixes, cut, steps), sources=_fed_sources(mixes, steering, feed), schedule=schedule, segments=(),
         optimizer=Optimizer(plan.optimizer.betas, plan.optimizer.eps, plan.optimizer.weight_decay, plan.optimizer.clip),
         seed=plan.seed, sequence_length=plan.sequence_length, global_batch_size=plan.global_batch_size,
         micro_batch_size=plan.micro_batch_size or plan.global_batch_size, steps=steps,
@@ -51,22 +54,21 @@ def make_attempt(
         evaluation=_evaluation(plan, feed, cut, steps, _first_new(mixes), new, old),
         judgement=_judgement(plan, old), model=model_words(plan), tokenizer_sha256=feed.tokenizer.sha256,
         vocab_size=feed.tokenizer.vocab_size, document_eod=feed.tokenizer.eod_id if plan.document_mask else None,
-        warnings=warnings,
+        warnings=warnings, steering=steering,
     )  # fmt: skip
     for first_step, roles in mixes:
         mixture = combine([(role.share, role.members) for role in roles])
-        if not attempt.segments:
-            segment = Segment(0, mixture, tuple(sorted(cursors.items())))
-        else:
-            segment = next_segment(open_stream(attempt, feed), cut.samples(first_step), mixture)
-        attempt = replace(attempt, segments=(*attempt.segments, segment))
-    rows = ledger(open_stream(attempt, feed), cut.samples(steps))
+        first = (Segment(0, mixture, tuple(sorted(cursors.items()))),)
+        segments = followed(attempt.segments, cut.samples(first_step), mixture) if attempt.segments else first
+        attempt = replace(attempt, segments=segments)
+    at_most = " at the most that its mix may come to" if steering else ""
+    rows = worst_rows(attempt, feed) if steering else ledger(open_stream(attempt, feed), cut.samples(steps))
     overridden = (*overridden, *guard.enforce([guard.within_epochs(rows, attempt.max_epochs)], allow))
     allowed = tuple(f"allowed {refusal.guard}: {refusal.args[1]}" for refusal in overridden)
     return replace(
         attempt,
         allow=tuple(sorted({refusal.guard for refusal in overridden})),
-        warnings=tuple(dict.fromkeys((*allowed, *warnings, *guard.repeats(rows)))),
+        warnings=tuple(dict.fromkeys((*allowed, *warnings, *(f"{text}{at_most}" for text in guard.repeats(rows))))),
     )
 
 
@@ -91,12 +93,12 @@ def _parts(mixes: Mixes, cut: Batches, steps: int) -> tuple[Part, ...]:
     return tuple(Part(name, share) for name, share in found.items())
 
 
-def _fed_sources(mixes: Mixes, feed: Feed) -> tuple[FedSource, ...]:
+def _fed_sources(mixes: Mixes, steering: Steering | None, feed: Feed) -> tuple[FedSource, ...]:
     role_of: dict[str, str] = {}
-    for _, roles in mixes:
-        for role in roles:
-            for source in role.members:
-                role_of.setdefault(source, role.name)
+    steered = roles_at(steering, Fraction(1, 2)) if steering else []  # both poles, though one may not be fed at first
+    for role in (*(role for _, roles in mixes for role in roles), *steered):
+        for source in role.members:
+            role_of.setdefault(source, role.name)
     return tuple(
         FedSource(source, feed.sources[source][0].name, feed.sources[source][1], role)
         for source, role in role_of.items()

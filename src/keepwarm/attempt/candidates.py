@@ -8,7 +8,9 @@ from dataclasses import replace
 from keepwarm.attempt import decay, rewarm
 from keepwarm.attempt.model import Attempt
 from keepwarm.attempt.resolve import Request, at_peak
+from keepwarm.lineage.guard import CONVERGED
 from keepwarm.lineage.manifest import Manifest
+from keepwarm.plan.model import ARMS
 
 RESOLVERS: dict[str, Callable[[Request], tuple[Attempt, Manifest]]] = {
     "naive": at_peak,
@@ -17,6 +19,7 @@ RESOLVERS: dict[str, Callable[[Request], tuple[Attempt, Manifest]]] = {
     "replay-previous-mix": at_peak,
     "buffer-mix": at_peak,
     "balance": at_peak,
+    "thermostat": at_peak,
     "replay-rewarm": rewarm.replay_rewarm,
     "rewarm-converged": rewarm.rewarm_converged,
     "legacy-replay-rewarm": rewarm.legacy,
@@ -28,4 +31,11 @@ RESOLVERS: dict[str, Callable[[Request], tuple[Attempt, Manifest]]] = {
 
 def resolve(request: Request) -> tuple[Attempt, Manifest]:
     """The attempt of a candidate and the checkpoint it starts from; GuardError when a guard refuses."""
-    return RESOLVERS[request.candidate.rung](replace(request, plan=request.plan.of_stage(request.stage)))
+    resolver = rewarm.control if _warms_control(request) else RESOLVERS[request.candidate.rung]
+    return resolver(replace(request, plan=request.plan.of_stage(request.stage)))
+
+
+def _warms_control(request: Request) -> bool:
+    """True of a control arm whose line is converged or has lost its moments: no rung at peak may start there."""
+    end, lost = request.line.end, "optimizer-state" not in request.stage.allow
+    return request.line.arm in ARMS and (end.phase in CONVERGED or (lost and not end.optimizer_state))

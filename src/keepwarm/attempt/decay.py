@@ -15,6 +15,8 @@ from keepwarm.attempt.build import make_attempt
 from keepwarm.attempt.line import Role, cursors_at, identity, recorded_mix
 from keepwarm.attempt.model import Attempt
 from keepwarm.attempt.resolve import Request, new_of
+from keepwarm.attempt.steered import roles_at
+from keepwarm.attempt.steering import Pole, Steering
 from keepwarm.errors import GuardError
 from keepwarm.lineage import guard
 from keepwarm.lineage.graph import newest_at_peak
@@ -66,7 +68,7 @@ def special_continuation(request: Request) -> tuple[Attempt, Manifest]:
 
 
 def incremental(request: Request) -> tuple[Attempt, Manifest]:
-    """The new data's share rises in steps of equal tokens to its target, on a decay or at LR_max."""
+    """The new data's share rises in steps to its target, on a decay or at LR_max: of equal tokens, or as it is steered."""
     asked, line, stage, label = request.candidate.parameters, request.line, request.stage, request.candidate.label
     start, lr_max = line.end, line.end.lr_max
     keep = guard.at_peak(start, lr_max)
@@ -81,17 +83,18 @@ def incremental(request: Request) -> tuple[Attempt, Manifest]:
     schedule = rising_schedule(request.plan, stage, request.candidate, request.lr_max, warm_up=not keep)
     d0, new = (request.feed.corpora[name].weights for name in (request.plan.base.corpus, stage.new))
     steps = schedule.tokens // request.plan.step_tokens
-    mixes = []
-    for number, rise in enumerate(asked["rises"]):
-        share = rise * (1 - asked["alpha_0"])
-        roles = [role for role in (Role("d0", 1 - share, d0), Role("new", share, new)) if role.share]
-        mixes.append((number * steps // len(asked["rises"]), roles))
+    stairs = tuple(1 - rise * (1 - asked["alpha_0"]) for rise in asked["rises"])
+    steering = Steering(
+        "incremental", Pole.of("d0", d0), Pole.of("new", new), stairs[0], min(stairs), max(stairs), stairs
+    )
+    mixes = [(number * steps // len(stairs), roles_at(steering, share)) for number, share in enumerate(stairs)]
+    judged = asked["advance"] == "verdict"
     attempt = make_attempt(
-        request.plan, request.feed, mixes, schedule, arm=line.arm, stage=stage.name, number=request.number,
-        rung=request.candidate.rung, label=label, new=new_of(line, stage),
+        request.plan, request.feed, mixes[:1] if judged else mixes, schedule, arm=line.arm, stage=stage.name,
+        number=request.number, rung=request.candidate.rung, label=label, new=new_of(line, stage),
         old=tuple(name for name, _ in line.taught), start=start.id,
         moments="keep" if keep and start.optimizer_state else "reset", cursors=cursors_at(start, request.plan.sequence_length),
-        allow=stage.allow, overridden=overridden,
+        allow=stage.allow, overridden=overridden, steering=steering if judged else None,
     )  # fmt: skip
     return attempt, start
 

@@ -31,7 +31,8 @@ class Line:
     arm: str
     end: Manifest
     begin: Manifest | None  # what the stage that made `end` started from: end - begin = its mix, as recorded
-    taught: tuple[tuple[str, Manifest], ...]  # D_0 first: each corpus with the checkpoint that had just been taught it
+    # D_0 first, then what is only measured: each corpus with the checkpoint that had just been taught it, or knew it
+    taught: tuple[tuple[str, Manifest], ...]
     buffer: BufferVersion | None = None
     attempts: frozenset[str] = frozenset()  # SHA-256 of the accepted attempts that the line is made of
 
@@ -98,12 +99,13 @@ def open_stream(attempt: Attempt, feed: Feed) -> Stream:
 
 
 def threads_for(plan: Plan, stage: str) -> int:
-    """CPU threads of an attempt: all for the base, and shared evenly with the control arms that run beside a stage.
+    """CPU threads of an attempt: all for the base, and shared evenly with what may run beside a stage: the control arms,
+    and the candidates of a search side by side.
 
     The same on every run of a plan, whatever is done already, for the last bits of the weights depend on it.
     """
     threads = plan.run.threads or os.cpu_count() or 1
-    return threads if stage == BASE else max(1, threads // (1 + len(plan.control)))
+    return threads if stage == BASE else max(1, threads // (plan.search.side_by_side + len(plan.control)))
 
 
 def recorded_mix(end: Manifest, begin: Manifest | None, d0: Mapping[str, Fraction]) -> Mapping[str, Fraction]:

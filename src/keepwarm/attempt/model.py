@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 from keepwarm import files
+from keepwarm.attempt.steering import Steering
 from keepwarm.blend.mixture import Mixture
 from keepwarm.blend.stream import Segment
 from keepwarm.schedule.batch import Batches, BatchRamp, batches
@@ -100,6 +101,7 @@ class Attempt:
         str, ...
     ] = ()  # guards that would have refused and were overridden by name; `warnings` has their words
     warnings: tuple[str, ...] = ()
+    steering: Steering | None = None  # how the last of `segments` may change on the way; `parts` is then as it starts
 
     @property
     def folder(self) -> str:
@@ -134,31 +136,36 @@ class Attempt:
 def to_json(attempt: Attempt) -> dict[str, Any]:
     """The attempt as JSON-able content; fractions as exact text."""
     content = {item.name: getattr(attempt, item.name) for item in fields(attempt)}
-    return content | {
-        "old": list(attempt.old),
-        "allow": list(attempt.allow),
-        "warnings": list(attempt.warnings),
-        "max_epochs": str(attempt.max_epochs),
-        "parts": [{"role": part.role, "share": str(part.share)} for part in attempt.parts],
-        "sources": [{"id": s.id, "name": s.name, "corpus": s.corpus, "role": s.role} for s in attempt.sources],
-        "segments": [
-            {"first_sample": s.first_sample, "mixture": s.mixture.as_dict(), "cursors": dict(s.cursors)}
-            for s in attempt.segments
-        ],
-        "schedule": attempt.schedule.to_dict(),
-        "batch_ramp": attempt.batch_ramp.to_dict() if attempt.batch_ramp else None,
-        "optimizer": {
-            "betas": list(attempt.optimizer.betas),
-            "eps": attempt.optimizer.eps,
-            "weight_decay": attempt.optimizer.weight_decay,
-            "clip": attempt.optimizer.clip,
-        },
-        "evaluation": {"steps": list(attempt.evaluation.steps), "subset": dict(attempt.evaluation.subset)},
-        "judgement": {
-            "tolerance": {name: list(value) for name, value in attempt.judgement.tolerance.items()},
-            "adaptation": attempt.judgement.adaptation,
-        },
-    }
+    steering = content.pop("steering")  # left out where there is none
+    return (
+        content
+        | ({"steering": steering.to_dict()} if steering else {})
+        | {
+            "old": list(attempt.old),
+            "allow": list(attempt.allow),
+            "warnings": list(attempt.warnings),
+            "max_epochs": str(attempt.max_epochs),
+            "parts": [{"role": part.role, "share": str(part.share)} for part in attempt.parts],
+            "sources": [{"id": s.id, "name": s.name, "corpus": s.corpus, "role": s.role} for s in attempt.sources],
+            "segments": [
+                {"first_sample": s.first_sample, "mixture": s.mixture.as_dict(), "cursors": dict(s.cursors)}
+                for s in attempt.segments
+            ],
+            "schedule": attempt.schedule.to_dict(),
+            "batch_ramp": attempt.batch_ramp.to_dict() if attempt.batch_ramp else None,
+            "optimizer": {
+                "betas": list(attempt.optimizer.betas),
+                "eps": attempt.optimizer.eps,
+                "weight_decay": attempt.optimizer.weight_decay,
+                "clip": attempt.optimizer.clip,
+            },
+            "evaluation": {"steps": list(attempt.evaluation.steps), "subset": dict(attempt.evaluation.subset)},
+            "judgement": {
+                "tolerance": {name: list(value) for name, value in attempt.judgement.tolerance.items()},
+                "adaptation": attempt.judgement.adaptation,
+            },
+        }
+    )
 
 
 def from_json(content: Mapping[str, Any]) -> Attempt:
@@ -184,5 +191,6 @@ def from_json(content: Mapping[str, Any]) -> Attempt:
             "judgement": Judgement(
                 {name: (value, unit) for name, (value, unit) in judgement["tolerance"].items()}, judgement["adaptation"]
             ),
+            "steering": Steering.from_dict(content["steering"]) if "steering" in content else None,
         }
     )

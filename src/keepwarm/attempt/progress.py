@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from keepwarm.attempt.choices import places
+from keepwarm.attempt.line import COOLDOWN
 from keepwarm.attempt.records import attempt_in, read_attempt, read_verdict
 from keepwarm.lineage.manifest import Manifest, checkpoints_of, read_manifest
 
@@ -36,10 +38,17 @@ class Progress:
 
 
 def attempts_of(run_folder: Path, arm: str, stage: str) -> list[Progress]:
-    """The attempts of one stage in the order they were tried."""
+    """The attempts of one stage in the order they were tried; a cooldown branch behind the attempt it branches off."""
     folder = Path(run_folder) / "arms" / arm / stage
-    named = sorted((path, _NAME.fullmatch(path.name)) for path in folder.iterdir()) if folder.is_dir() else []
-    return [_progress(path, int(match[1]), match[2]) for path, match in named if match]
+    matches = [match for path in folder.iterdir() if (match := _NAME.fullmatch(path.name))] if folder.is_dir() else []
+    found, tried = [(int(match[1]), match[2]) for match in matches], places(folder)
+
+    def order(named: tuple[int, str]) -> tuple[int, int, int]:
+        number, rung = named
+        of = number - 1 if rung == COOLDOWN else number
+        return tried.get(of, len(tried)), of, number
+
+    return [_progress(folder / f"{number:02d}-{rung}", number, rung) for number, rung in sorted(found, key=order)]
 
 
 def _progress(folder: Path, number: int, rung: str) -> Progress:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from keepwarm.attempt.model import Attempt, from_json
 from keepwarm.errors import LineageError
 
 Record = dict[str, Any]
+DECISION = "decision"  # the event that says how an attempt on the way stands
 STOPPED_EARLY = "stopped-early"  # the event that ends an attempt before its last step
 
 
@@ -70,8 +71,13 @@ def read_metrics(path: Path) -> list[Record]:
 def keep_until(path: Path, step: int) -> list[Record]:
     """Drop what was written after `step` (the run goes on from a checkpoint at `step`); returns what is kept."""
     kept = [record for record in read_metrics(path) if record.get("step", 0) <= step]
-    files.write_text(path, "".join(_line(record) for record in kept), replace=True)
+    write_metrics(path, kept)
     return kept
+
+
+def write_metrics(path: Path, records: Sequence[Record]) -> None:
+    """Write a metrics file anew, with these records."""
+    files.write_text(path, "".join(_line(record) for record in records), replace=True)
 
 
 class MetricsWriter:

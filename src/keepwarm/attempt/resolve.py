@@ -15,6 +15,7 @@ from keepwarm.attempt.build import make_attempt
 from keepwarm.attempt.line import COOKBOOK, COOLDOWN, Feed, Line, Mixes, Role, cursors_at, identity, recorded_mix
 from keepwarm.attempt.model import Attempt
 from keepwarm.attempt.ramp import ramped
+from keepwarm.attempt.steering import Pole, Steering
 from keepwarm.blend.buffer import buffer_sources, outside_kept
 from keepwarm.errors import GuardError
 from keepwarm.lineage import guard
@@ -58,7 +59,7 @@ class Request:
 
 
 def at_peak(request: Request) -> tuple[Attempt, Manifest]:
-    """Naive, replay, replay-previous-mix, buffer-mix, balance: from the line's end, LR stays at its LR_max."""
+    """Naive, replay, replay-previous-mix, buffer-mix, balance, thermostat: from the line's end, LR stays at its LR_max."""
     plan, stage, line, candidate = request.plan, request.stage, request.line, request.candidate
     overridden = guard.enforce(
         [
@@ -76,9 +77,18 @@ def at_peak(request: Request) -> tuple[Attempt, Manifest]:
         rung=candidate.rung, label=candidate.label, new=new_of(line, stage), old=tuple(name for name, _ in line.taught),
         start=line.end.id, moments="keep" if line.end.optimizer_state else "reset",
         cursors=cursors_at(line.end, plan.sequence_length), allow=stage.allow, overridden=overridden,
-        warnings=mix_warnings(request),
+        warnings=mix_warnings(request), steering=_thermostat(candidate, roles),
     )  # fmt: skip
     return attempt, line.end
+
+
+def _thermostat(candidate: Candidate, roles: Sequence[Role]) -> Steering | None:
+    """How the mix of a thermostat is steered: its first role within the bounds; None of the other rungs."""
+    if candidate.rung != "thermostat":
+        return None
+    old, new = (Pole.of(role.name, role.members) for role in roles)
+    start, least, most = (candidate.parameters[key] for key in ("start", "least", "most"))
+    return Steering("thermostat", old, new, start, least, most)
 
 
 def _mixes(request: Request, roles: Sequence[Role]) -> Mixes:
@@ -135,11 +145,12 @@ def roles_of(request: Request) -> list[Role]:
         return [Role("new", Fraction(1), new)]
     if candidate.rung == "d0-only":
         return [Role("d0", Fraction(1), d0)]
-    if candidate.share is not None:
+    share = candidate.parameters["start"] if candidate.rung == "thermostat" else candidate.share
+    if share is not None:
         name, members = ("d0", d0)
-        if candidate.rung == "replay-previous-mix":
+        if candidate.rung in ("replay-previous-mix", "thermostat"):
             name, members = "previous", recorded_mix(line.end, line.begin, d0)
-        return [Role(name, candidate.share, members), Role("new", 1 - candidate.share, new)]
+        return [Role(name, share, members), Role("new", 1 - share, new)]
     assert candidate.mix is not None, candidate.rung
     alpha_0, alpha_new, alpha_buffer = candidate.mix
     roles = [Role("d0", alpha_0, d0), Role("new", alpha_new, new)]

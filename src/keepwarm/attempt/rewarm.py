@@ -8,6 +8,7 @@ the two that start from a converged checkpoint decay again, so that the line sta
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from fractions import Fraction
 
 from keepwarm.attempt.build import make_attempt
@@ -55,6 +56,21 @@ def _redecayed(request: Request, start: Manifest, moments: Moments) -> tuple[Att
     return _attempt(request, share, schedule, start, moments if start.optimizer_state else "reset", refusals)
 
 
+def control(request: Request) -> tuple[Attempt, Manifest]:
+    """A control arm whose line can't go on at peak: warmed up to LR_max from a fresh optimizer, as the ladder's rungs are.
+
+    It then stays there, or decays again if the line was converged, so that phases compare.
+    """
+    end, candidate = request.line.end, request.candidate
+    share = Fraction(1 if candidate.rung == "d0-only" else 0)
+    request = replace(request, candidate=replace(candidate, parameters={"lr": "lr_max", "share": share}))
+    if end.phase in guard.CONVERGED:
+        return _redecayed(request, end, "reset")
+    schedule = plateau_schedule(request.plan, request.stage, request.candidate, request.lr_max)
+    refusal = guard.peak_start(end, candidate.label, request.whole, end.lr_max)
+    return _attempt(request, share, schedule, end, "reset", [refusal])
+
+
 def plateau_schedule(plan: Plan, stage: StageSpec, candidate: Candidate, lr_max: float) -> Schedule:
     """replay-rewarm's LR, from a line at `lr_max`: up over 1 % of the tokens, then constant."""
     tokens, warmup_tokens = _lengths(plan, stage)
@@ -81,8 +97,9 @@ def _attempt(
     plan, stage, feed, line = request.plan, request.stage, request.feed, request.line
     overridden = guard.enforce([*refusals, guard.same_identity(start, identity(plan, feed))], stage.allow)
     d0, new = feed.corpora[plan.base.corpus].weights, feed.corpora[stage.new].weights
+    roles = [role for role in (Role("d0", share, d0), Role("new", 1 - share, new)) if role.share]
     attempt = make_attempt(
-        plan, feed, [(0, [Role("d0", share, d0), Role("new", 1 - share, new)])], schedule, arm=line.arm,
+        plan, feed, [(0, roles)], schedule, arm=line.arm,
         stage=stage.name, number=request.number, rung=request.candidate.rung, label=request.candidate.label,
         new=new_of(line, stage), old=tuple(name for name, _ in line.taught), start=start.id, moments=moments,
         cursors=cursors_at(start, plan.sequence_length), allow=stage.allow, overridden=overridden,

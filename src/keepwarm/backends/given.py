@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from keepwarm.attempt.line import Feed
+from keepwarm.corpora.tokenizer import Tokenizer
 from keepwarm.errors import PlanError
 from keepwarm.lineage.foreign import look_at
 from keepwarm.lineage.foreign_facts import Foreign, contradiction, same_rate
@@ -20,7 +20,7 @@ from keepwarm.schedule.batch import scaled_lr
 _NO_MOMENTS = "its optimizer's state is not loaded: this backend reads the moments of its own checkpoints only"
 
 
-def given(plan: Plan, feed: Feed) -> Manifest:
+def given(plan: Plan, tokenizer: Tokenizer) -> Manifest:
     """The manifest of `base.checkpoint`, its losses not yet measured.
 
     Its LR_max is the plan's, at the batch it was trained with: the line goes on there, and guard 1 holds its LR to it.
@@ -30,7 +30,7 @@ def given(plan: Plan, feed: Feed) -> Manifest:
     folder = Path(str(plan.base.checkpoint))
     found = look_at(folder)
     if found.kind == "keepwarm":
-        manifest = _recorded(plan, feed, folder, found, read_manifest(folder))
+        manifest = _recorded(plan, tokenizer, folder, found, read_manifest(folder))
         batch = manifest.global_batch_size or plan.global_batch_size
         scale = scaled_lr(1.0, batch, plan.global_batch_size, plan.optimizer.lr_scaling or "none")
         return replace(manifest, lr_max=plan.plateau_lr / scale)
@@ -41,12 +41,12 @@ def given(plan: Plan, feed: Feed) -> Manifest:
         step=found.iteration or 0, samples=0, attempt_tokens=0, line_tokens=0, lr=lr,
         lr_max=plan.plateau_lr, phase=phase, phase_is=phase_is,
         lr_is=lr_is, weights="hugging-face", unknown=_unknown(found.unknown, found.moments), optimizer_state=False,
-        sequence_length=plan.sequence_length, vocab_size=feed.tokenizer.vocab_size,
-        tokenizer_sha256=feed.tokenizer.sha256,
+        sequence_length=plan.sequence_length, vocab_size=tokenizer.vocab_size,
+        tokenizer_sha256=tokenizer.sha256,
     )  # fmt: skip
 
 
-def _recorded(plan: Plan, feed: Feed, folder: Path, found: Foreign, manifest: Manifest) -> Manifest:
+def _recorded(plan: Plan, tokenizer: Tokenizer, folder: Path, found: Foreign, manifest: Manifest) -> Manifest:
     """A keepwarm checkpoint, or an adopted one: then its weights are loaded from where they lie."""
     lr, lr_is, phase, phase_is = _ended(plan, found, manifest)
     if manifest.location is None:
@@ -57,7 +57,7 @@ def _recorded(plan: Plan, feed: Feed, folder: Path, found: Foreign, manifest: Ma
         manifest, id=str(weights.folder.resolve()), parent=None, lr=lr, lr_is=lr_is, phase=phase, phase_is=phase_is,
         unknown=_unknown(manifest.unknown, manifest.optimizer_state), optimizer_state=False,
         sequence_length=manifest.sequence_length or plan.sequence_length,
-        vocab_size=feed.tokenizer.vocab_size, tokenizer_sha256=manifest.tokenizer_sha256 or feed.tokenizer.sha256,
+        vocab_size=tokenizer.vocab_size, tokenizer_sha256=manifest.tokenizer_sha256 or tokenizer.sha256,
     )  # fmt: skip
 
 

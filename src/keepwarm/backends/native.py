@@ -54,7 +54,7 @@ def adopt_base(plan: Plan, feed: Feed, say: Callable[[str], None]) -> Manifest:
     record = Path(plan.run.folder) / "arms/cookbook/base/00-given"
     if (record / "manifest.json").exists():
         return read_manifest(record)
-    manifest = given(plan, feed)
+    manifest = given(plan, feed.tokenizer)
     say(f"measuring the base {manifest.id}")
     document_eod = feed.tokenizer.eod_id if plan.document_mask else None
     measured = measure_given(

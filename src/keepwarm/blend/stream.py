@@ -76,10 +76,7 @@ class Stream:
         self._ahead: tuple[int, int, Located | None] = (0, 0, None)
         self._reader = WindowReader([self.sources[source_id] for source_id in self.source_ids], sequence_length)
         interleaves: dict[Mixture, Interleave] = {}
-        self._interleaves = [
-            interleaves.setdefault(s.mixture, Interleave([weight for _, weight in s.mixture.weights]))
-            for s in self.segments
-        ]
+        self._interleaves = [interleaves.setdefault(s.mixture, _interleave(s.mixture)) for s in self.segments]
         self._numbers, self._bases = self._tables()
         self._refuse_cursors()
 
@@ -208,12 +205,11 @@ class Stream:
         return numbers, bases
 
     def _cursors_in(self, k: int, n: int) -> dict[str, int]:
-        segment = self.segments[k]
-        cursors = dict(segment.cursors)
-        counts = self._interleaves[k].counts(n - segment.first_sample)
-        for source_id, count in zip(segment.mixture.source_ids, counts, strict=True):
-            cursors[source_id] = cursors.get(source_id, 0) + count
-        return cursors
+        return _consumed(self.segments[k], self._interleaves[k], n)
+
+    def with_segments(self, segments: Sequence[Segment]) -> Stream:
+        """The same sources in the order of other segments."""
+        return Stream(segments, self.sources, self.seed, self.sequence_length)
 
     def _refuse_cursors(self) -> None:
         for k, segment in enumerate(self.segments[1:]):
@@ -231,6 +227,25 @@ class Stream:
 def next_segment(previous: Stream, at_sample: int, mixture: Mixture) -> Segment:
     """The segment that feeds `mixture` from sample `at_sample` of the same attempt on, cursors carried."""
     return Segment(at_sample, mixture, tuple(previous.cursors(at_sample).items()))
+
+
+def followed(segments: Sequence[Segment], at_sample: int, mixture: Mixture) -> tuple[Segment, ...]:
+    """The segments of an attempt and one more behind them, which feeds `mixture` from `at_sample` on."""
+    last = segments[-1]
+    cursors = _consumed(last, _interleave(last.mixture), at_sample)
+    return (*segments, Segment(at_sample, mixture, tuple(cursors.items())))
+
+
+def _interleave(mixture: Mixture) -> Interleave:
+    return Interleave([weight for _, weight in mixture.weights])
+
+
+def _consumed(segment: Segment, interleave: Interleave, n: int) -> dict[str, int]:
+    """Samples of each source that the line has consumed after `n` samples of the attempt, n within the segment."""
+    cursors = dict(segment.cursors)
+    for source_id, count in zip(segment.mixture.source_ids, interleave.counts(n - segment.first_sample), strict=True):
+        cursors[source_id] = cursors.get(source_id, 0) + count
+    return cursors
 
 
 def _refuse_order(segments: Sequence[Segment]) -> None:

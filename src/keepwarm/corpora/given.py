@@ -12,23 +12,31 @@ from typing import Any
 from keepwarm.corpora.filelist import read_filelist
 from keepwarm.corpora.indexed import pair, read_header
 from keepwarm.errors import DataError
-from keepwarm.plan.corpus import CorpusSpec
+from keepwarm.plan.corpus import CorpusSpec, FilesSpec, GenerateSpec
 
 Fingerprint = Mapping[str, Any]  # path, bytes, mtime_ns
 
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """A token file that is there (`prefix`), or text files; `weight` None: its tokens."""
+    """A token file that is there (`prefix`), text files, or text that the base is to write; `weight` None: its tokens."""
 
     name: str
     files: tuple[Path, ...]
     prefix: Path | None = None
     weight: Fraction | None = None
+    generate: GenerateSpec | None = None
 
 
 def given(name: str, spec: CorpusSpec) -> tuple[Given, ...]:
     """The token files of a corpus, or its text in one piece; DataError if a file is missing, foreign or cut short."""
+    if spec.generate is not None:
+        return (Given(name, (), generate=spec.generate),)
+    return given_files(name, spec.files, f"corpora.{name}.proxy" if spec.proxy is not None else f"corpora.{name}")
+
+
+def given_files(name: str, spec: FilesSpec, key: str) -> tuple[Given, ...]:
+    """The token files that `key` of a plan names, or its text in one piece."""
     if spec.list is not None:
         entries = read_filelist(Path(spec.list))
         return tuple(_indexed(name, entry.path, entry.weight) for entry in entries)
@@ -38,11 +46,16 @@ def given(name: str, spec: CorpusSpec) -> tuple[Given, ...]:
     found = [path for path in found if path.is_file()]
     if not found:
         raise DataError(
-            f"corpora.{name}.text: no file matches {', '.join(spec.text or ())}",
+            f"{key}.text: no file matches {', '.join(spec.text or ())}",
             "a corpus without text can't be fed",
-            f"corpora: {{{name}: {{text: PATH-OR-GLOB}}}} with files ending in .jsonl, .txt or .parquet (.gz, .zst)",
+            f"{_written(key)} with files ending in .jsonl, .txt or .parquet (.gz, .zst)",
         )
     return (Given(name, tuple(found)),)
+
+
+def _written(key: str) -> str:
+    """How a text stands in a plan below a dotted key."""
+    return ": {".join([*key.split("."), "text: PATH-OR-GLOB"]) + "}" * (key.count(".") + 1)
 
 
 def fingerprints(paths: Sequence[Path]) -> list[Fingerprint]:

@@ -84,6 +84,40 @@ def split_holdout(
     )  # fmt: skip
 
 
+def measured_part(
+    prefixes: Sequence[Path], *, key: str, tokens: int, sequence_length: int, eod: int, out_prefix: Path,
+    tokenizer: Tokenizer,
+) -> Holdout:  # fmt: skip
+    """Of files that are never trained on, the pieces that are measured: `tokens` of them or all, evenly spaced.
+
+    All their documents are told again, not the measured ones alone. DataError with the plan's `key` if there are fewer
+    than 32 pieces.
+    """
+    opened = [open_indexed(prefix) for prefix in prefixes]
+    spans = [document_spans(each) for each in opened]
+    file_of = np.repeat(np.arange(len(opened)), [len(each) for each in spans])
+    whole = np.concatenate(spans)
+    pieces_of = -(-(whole[:, 1] - whole[:, 0]) // (sequence_length - 1))
+    total, wanted = int(pieces_of.sum()), max(FEWEST_PIECES, -(-tokens // sequence_length))
+    if total < FEWEST_PIECES:
+        raise DataError(
+            f"{key}: {total} pieces of at most {sequence_length} tokens, fewer than {FEWEST_PIECES}",
+            "a loss over fewer would be noise",
+            "give it more text, or leave it out",
+        )
+    count = min(total, wanted)
+    owners = np.repeat(np.arange(len(whole)), pieces_of)[np.arange(count) * total // count]
+    rows, counts = np.unique(owners, return_counts=True)
+    pieces = [
+        piece
+        for row, number in zip(rows.tolist(), counts.tolist(), strict=True)
+        for piece in _pieces(opened[file_of[row]], whole[row], number, sequence_length, eod)
+    ]
+    written = _write(pieces, opened, prefixes, out_prefix, eod, tokenizer)
+    held = [held_documents(each, np.arange(len(there))) for each, there in zip(prefixes, spans, strict=True)]
+    return Holdout(out_prefix, len(rows), len(pieces), written.tokens, written.text_bytes, np.concatenate(held))
+
+
 def held_out_first(
     hashes: NDArray[np.uint64], sizes: NDArray[np.int64], need: int, piece: int
 ) -> list[tuple[int, int]]:

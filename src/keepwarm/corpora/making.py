@@ -8,6 +8,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,7 @@ from keepwarm.corpora.content import Bar, check_content
 from keepwarm.corpora.documents import text_files
 from keepwarm.corpora.duplicates import held_documents, shared
 from keepwarm.corpora.exclusions import Exclusion, excluded_spans, joined
+from keepwarm.corpora.generated import MakeSampler, write_generated
 from keepwarm.corpora.given import Given
 from keepwarm.corpora.holdout import Holdout, split_holdout
 from keepwarm.corpora.identity import document_spans, hash_path
@@ -41,33 +43,57 @@ class Work:
     fed: frozenset[str] | None  # ids of the token files that attempts draw on; None before any training
     tell: Tell
     bar: Bar | None
+    sampler: MakeSampler | None  # of text that the base writes; None where no model is at hand
+
+
+def identity(work: Work, name: str) -> dict[str, Any]:
+    """What a corpus's token files and its holdout are made with, beside its files."""
+    plan = work.plan
+    spec = plan.corpora.get(name)
+    return {
+        "tokenizer_sha256": work.tokenizer.sha256,
+        "sequence_length": plan.sequence_length,
+        "holdout_tokens": plan.holdout.tokens,
+        "holdout_file": plan.holdout.files.get(name),
+        "duplicates": plan.holdout.duplicates,
+        "seed": plan.seed,
+        "stand_in": spec.stand_in if spec else None,
+        "generate": spec.generate.model_dump(mode="json") if spec and spec.generate else None,
+    }
 
 
 def make_source(work: Work, item: Given, prefix: Path) -> Record:
-    """The record of one token file, made from text first where it is text. Damage and foreign ids are refused."""
+    """The record of one token file, made first where it is text or is to be written. Damage and foreign ids are refused."""
     text = item.prefix is None
-    if item.prefix is None:
-        _tokenize(work, item.name, [glob.escape(str(path)) for path in item.files], prefix)
+    more = {}
+    if item.generate is not None:
+        seed = work.plan.seed
+        facts = write_generated(
+            item.name, item.generate, work.sampler, work.tokenizer, prefix, seed=seed, tell=work.tell
+        )
+        more = {"generated": facts}
+    elif item.prefix is None:
+        tokenized(work, item.name, [glob.escape(str(path)) for path in item.files], prefix)
         check_ids(prefix, work.tokenizer)
     else:
         prefix = item.prefix
-        _check(work, prefix)
+        check_given(work, prefix)
     weight = item.weight if item.weight is not None else Fraction(bin_tokens(prefix))
     return {
         "name": item.name if not text or prefix.name == "train" else f"{item.name}:{prefix.name}",
         "weight": str(weight), "excluded": digest(excluded_spans(prefix, work.listed)),
-        **token_file(prefix, item.files, text=text),
+        **token_file(prefix, item.files, text=text), **more,
     }  # fmt: skip
 
 
-def _check(work: Work, prefix: Path) -> None:
+def check_given(work: Work, prefix: Path) -> None:
     """Refuse a token file that was not made here if it is damaged, of another tokenizer, or not what its sidecar says."""
     check_tokenizer(prefix, work.tokenizer)
     check_content(prefix, work.tell, work.bar)
     check_ids(prefix, work.tokenizer)
 
 
-def _tokenize(work: Work, name: str, patterns: Sequence[str], prefix: Path) -> None:
+def tokenized(work: Work, name: str, patterns: Sequence[str], prefix: Path) -> None:
     """Text to a token file in the run's folder, unless it is there; goes on with what a stopped run has done."""
     seed = work.plan.seed
     if is_tokenized(patterns, work.tokenizer, prefix, seed):
@@ -108,8 +134,8 @@ def _ready_holdout(work: Work, name: str, named: str) -> tuple[Holdout, Record]:
     text = not Path(f"{prefix}.idx").exists()
     if text:
         prefix = work.root / name / "holdout"
-        _tokenize(work, f"{name}'s holdout", [named], prefix)
-    _check(work, prefix)
+        tokenized(work, f"{name}'s holdout", [named], prefix)
+    check_given(work, prefix)
     opened, sidecar = open_indexed(prefix), read_sidecar(prefix)
     least = 32 * work.plan.sequence_length
     if opened.n_tokens <= least:

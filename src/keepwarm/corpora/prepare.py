@@ -2,6 +2,7 @@
 
 tokens/tokenizer.json         the tokenizer, frozen
 tokens/CORPUS/train.*         text, tokenized (corpora that are given as .bin/.idx are used where they lie)
+tokens/CORPUS/train.*         of a corpus that the base writes itself: sampled from it (generated.py)
 tokens/CORPUS/holdout.*       held-out documents, and what tells their duplicates
 tokens/CORPUS/kept-N.npy      what of token file N may be trained on (trainable.py)
 tokens/CORPUS/corpus.json     the record of the corpus (record.py), written when its token files and its holdout are
@@ -29,9 +30,11 @@ from keepwarm import files
 from keepwarm.corpora.arrays import load_array
 from keepwarm.corpora.content import Bar
 from keepwarm.corpora.duplicates import HELD
+from keepwarm.corpora.evaluation import evaluation_record
 from keepwarm.corpora.exclusions import Exclusion, by_file, excluded_spans, read_exclusions, refuse_foreign
-from keepwarm.corpora.given import Given, given
-from keepwarm.corpora.making import Work, make_holdout, make_source
+from keepwarm.corpora.generated import MakeSampler
+from keepwarm.corpora.given import Given, given, given_files
+from keepwarm.corpora.making import Work, identity, make_holdout, make_source
 from keepwarm.corpora.record import Record, fed_sources, touched_files, what_changed
 from keepwarm.corpora.source import Source
 from keepwarm.corpora.tokenize import Tell
@@ -50,12 +53,16 @@ from keepwarm.corpora.trainable import (
 )
 from keepwarm.corpora.vocabulary import check_vocabulary, tokenizer_of
 from keepwarm.errors import DataError
+from keepwarm.plan.corpus import StandIn
 from keepwarm.plan.model import Plan
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Corpus:
-    """A corpus ready to be fed and measured. `weights` are exact and relative, by id of the sources drawn on now."""
+    """A corpus ready to be fed and measured. `weights` are exact and relative, by id of the sources drawn on now.
+
+    A text that is only measured has no sources: nothing of it can be fed.
+    """
 
     name: str
     sources: tuple[Source, ...]  # all that ever belonged to it
@@ -64,6 +71,7 @@ class Corpus:
     holdout_tokens: int
     holdout_text_bytes: int | None
     left_out: LeftOut
+    stand_in: StandIn | None = None
 
     @property
     def tokens(self) -> int:
@@ -80,17 +88,21 @@ class Prepared:
     duplicates: Sequence[Mapping[str, Any]] = ()
 
 
-def prepare(plan: Plan, tell: Tell, bar: Bar | None = None) -> Prepared:
-    """Tokenize and split what is not yet there; check that what is there still belongs to the plan's files."""
+def prepare(plan: Plan, tell: Tell, bar: Bar | None = None, sampler: MakeSampler | None = None) -> Prepared:
+    """Tokenize and split what is not yet there; check that what is there still belongs to the plan's files.
+
+    `sampler` gives what writes a generated corpus; without one, that must be there.
+    """
     root = Path(plan.run.folder) / "tokens"
     named = {name: given(name, spec) for name, spec in plan.corpora.items()}  # all refusals before any work
+    measured = {name: given_files(name, spec.files, f"evaluation.{name}") for name, spec in plan.evaluation.items()}
     listed = _listed(plan, root, named)
     tokenizer = tokenizer_of(plan, root, tell)
     check_vocabulary(plan, tokenizer)
-    work = Work(plan, root, tokenizer, listed, fed_sources(Path(plan.run.folder)), tell, bar)
+    work = Work(plan, root, tokenizer, listed, fed_sources(Path(plan.run.folder)), tell, bar, sampler)
     records = {name: _record(work, name, items) for name, items in named.items()}
     _refuse_same(records)
-    records = _decided(work, records)
+    records = _decided(work, records | {name: evaluation_record(work, name, items) for name, items in measured.items()})
     duplicates = [each for name, record in records.items() for each in _duplicates(name, record)]
     return Prepared(tokenizer, {name: _opened(work, name, record) for name, record in records.items()}, duplicates)
 
@@ -104,7 +116,8 @@ def _listed(plan: Plan, root: Path, named: Mapping[str, Sequence[Given]]) -> dic
             own |= {f"{name}:{path.stem}": path.with_suffix("") for path in (root / name).glob("train-*.idx")}
     prefixes = [item.prefix for items in named.values() for item in items if item.prefix is not None]
     found: list[Exclusion] = []
-    for path in dict.fromkeys(spec.exclude for spec in plan.corpora.values() if spec.exclude is not None):
+    excluding = [spec.files.exclude for spec in plan.corpora.values()]
+    for path in dict.fromkeys(each for each in excluding if each is not None):
         found += read_exclusions(path, own)
     refuse_foreign(found, [*prefixes, *own.values()])
     return by_file(found)
@@ -112,20 +125,12 @@ def _listed(plan: Plan, root: Path, named: Mapping[str, Sequence[Given]]) -> dic
 
 def _record(work: Work, name: str, items: Sequence[Given]) -> Record:
     """The corpus's record: made, or read and held against the plan and its files, with what was added since."""
-    plan, folder = work.plan, work.root / name
+    folder, made_with = work.root / name, identity(work, name)
     path = folder / "corpus.json"
-    identity = {
-        "tokenizer_sha256": work.tokenizer.sha256,
-        "sequence_length": plan.sequence_length,
-        "holdout_tokens": plan.holdout.tokens,
-        "holdout_file": plan.holdout.files.get(name),
-        "duplicates": plan.holdout.duplicates,
-        "seed": plan.seed,
-    }
     if not path.exists():
-        return _made(work, name, items, identity)
+        return _made(work, name, items, made_with)
     content: Record = json.loads(path.read_text(encoding="utf-8"))
-    changed = what_changed(content, identity, items, work.listed, work.fed, work.tell)
+    changed = what_changed(content, made_with, items, work.listed, work.fed, work.tell)
     if changed is None:
         return _with_added(work, name, content, items)
     if work.fed is not None:
@@ -135,16 +140,18 @@ def _record(work: Work, name: str, items: Sequence[Given]) -> Record:
             "put them back, or start anew: run: {folder: ...}",
         )
     work.tell(f"{name}: {changed}; nothing was trained yet, so it is made again")
-    return _made(work, name, items, identity)
+    return _made(work, name, items, made_with)
 
 
-def _made(work: Work, name: str, items: Sequence[Given], identity: Mapping[str, Any]) -> Record:
+def _made(work: Work, name: str, items: Sequence[Given], made_with: Mapping[str, Any]) -> Record:
     folder = work.root / name
     for path in (folder / "corpus.json", *folder.glob("holdout.*"), *folder.glob("kept-*.npy")):
         path.unlink(missing_ok=True)  # left by a killed run, or of a plan that was changed before it began
     sources = [make_source(work, item, folder / "train") for item in items]
     holdout = make_holdout(work, name, [Path(source["prefix"]) for source in sources])
-    content = {"name": name, "sources": sources, "holdout": holdout, **identity}
+    content = {"name": name, "sources": sources, "holdout": holdout, **made_with}
+    generated = [source["generated"]["sampled_tokens"] for source in sources if "generated" in source]
+    content |= {"generated_tokens": sum(generated)} if generated else {}
     files.write_json(folder / "corpus.json", content)
     return content
 
@@ -238,7 +245,8 @@ def _decisions(record: Record) -> list[Decision]:
 
 
 def _left_out(work: Work, name: str, record: Record) -> LeftOut:
-    return left_out_of(_decisions(record), work.plan.corpora[name].exclude)
+    spec = work.plan.corpora.get(name)
+    return left_out_of(_decisions(record), spec.files.exclude if spec else None)
 
 
 def _duplicates(name: str, record: Record) -> list[Mapping[str, Any]]:
@@ -255,5 +263,5 @@ def _opened(work: Work, name: str, record: Record) -> Corpus:
     holdout = record["holdout"]
     return Corpus(
         name, sources, {each: weight for each, weight in weights.items() if weight}, Path(holdout["prefix"]),
-        holdout["tokens"], holdout["text_bytes"], _left_out(work, name, record),
+        holdout["tokens"], holdout["text_bytes"], _left_out(work, name, record), record.get("stand_in"),
     )  # fmt: skip

@@ -56,6 +56,17 @@ def architecture_refusal(
     return None if same else guard.another_architecture(checkpoint, f"model.{next(iter(words))}")
 
 
+def given_model(manifest: Manifest, threads: int) -> nn.Module:
+    """A given base with its weights, to be used with `threads`: a Hugging Face folder, or a keepwarm checkpoint."""
+    torch.set_num_threads(threads)
+    folder = Path(manifest.id)
+    if models.is_hugging_face(folder):
+        return models.load_pretrained(str(folder))
+    model = empty_like(folder, manifest, 0)
+    checkpoints.load(folder, manifest, model, None)
+    return model
+
+
 def measure_given(
     manifest: Manifest, heldout: Mapping[str, HeldOut], threads: int, document_eod: int | None,
     words: Mapping[str, Any], vocab_size: int, sequence_length: int, allow: Collection[str],
@@ -64,13 +75,7 @@ def measure_given(
 
     `words` are the plan's for its model; GuardError if it names another one and `allow` does not say so.
     """
-    torch.set_num_threads(threads)
-    folder = Path(manifest.id)
-    if models.is_hugging_face(folder):
-        model = models.load_pretrained(str(folder))
-    else:
-        model = empty_like(folder, manifest, 0)
-        checkpoints.load(folder, manifest, model, None)
+    model = given_model(manifest, threads)
     refusal = architecture_refusal(manifest.id, model.config, words, vocab_size, sequence_length)
     overridden = guard.enforce([refusal], allow)
     _check_documents(model, document_eod)

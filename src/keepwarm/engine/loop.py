@@ -2,7 +2,8 @@
 
 Everything the loop does is a function of the attempt and the step: the batch is samples [step*GBS, (step+1)*GBS) of
 the attempt's order, the learning rate is schedule.lr(tokens). So a killed run that goes on from a checkpoint writes
-the same weights, bit for bit, as one that was never stopped (same machine, same threads).
+the same weights, bit for bit, as one that was never stopped (same machine, same threads). Where the mix is steered,
+it is a function of the records too: a change is an event, and the order goes on from there with the next mix.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ from keepwarm import __version__
 from keepwarm.attempt.line import cursors_at
 from keepwarm.attempt.model import Attempt
 from keepwarm.attempt.records import STOPPED_EARLY, MetricsWriter, Record, finite, keep_until, read_metrics
+from keepwarm.attempt.shared import lasting_changes
+from keepwarm.attempt.steered import as_fed
+from keepwarm.attempt.steering import MIX
 from keepwarm.blend.loader import Loader
 from keepwarm.blend.stream import Stream
 from keepwarm.engine import checkpoint as checkpoints
@@ -78,6 +82,8 @@ class Training:
             no_decay_groups(self.model, settings.weight_decay), lr=0.0, betas=settings.betas, eps=settings.eps
         )
         self.step = 0
+        self.stream = job.stream
+        self.changes = lasting_changes(job.attempt)
         self.last_full: dict[str, Measured] | None = None
         self._restore()
         self.model.train()
@@ -97,7 +103,7 @@ class Training:
                 )
             checkpoints.load(saved[-1], manifest, self.model, self.optimizer)
             self.step = manifest.step
-            keep_until(path, self.step)
+            self._follow(keep_until(path, self.step))
             return
         if self.job.start is not None:
             folder = self.job.run_folder / self.job.start.id
@@ -116,25 +122,37 @@ class Training:
             if any(record.get("event") == STOPPED_EARLY for record in read_metrics(self.metrics.path)):
                 return
             self._event("resumed", f"from step {self.step}")
-        with Loader(self.job.stream, attempt.batches.samples, self.step, attempt.steps) as loader:
-            self._steps(loader)
+        going_on = self.step < attempt.steps
+        while going_on:
+            with Loader(self.stream, attempt.batches.samples, self.step, attempt.steps) as loader:
+                going_on = self._steps(loader)
 
-    def _steps(self, loader: Loader) -> None:
-        attempt = self.attempt
+    def _follow(self, records: Sequence[Record]) -> None:
+        """Take the order of data that the records say is fed from here on."""
+        segments = as_fed(self.attempt, records).segments
+        if segments != self.stream.segments:
+            self.stream = self.stream.with_segments(segments)
+
+    def _steps(self, loader: Loader) -> bool:
+        """Train to the end, or to where the mix changes: True when the attempt goes on with another order of data."""
+        attempt, stream = self.attempt, self.stream
         while self.step < attempt.steps:
             if self.job.stop():
                 self._save()
                 raise Stopped
             if not self._train_step(loader):
-                return
+                return False
             if self.step == attempt.steps:
                 self._evaluate(full=True)
             elif self.step in attempt.evaluation.steps:
                 self._evaluate(full=False)
                 if self._watched():
-                    return
-            if self.step == attempt.steps or self.step % self.job.save_steps == 0:
+                    return False
+            if self.step == attempt.steps or self.step % self.job.save_steps == 0 or self.step in self.changes:
                 self._save()
+            if self.stream is not stream:
+                return True
+        return False
 
     def close(self) -> None:
         """Close the metrics file."""
@@ -176,8 +194,8 @@ class Training:
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
         seconds = time.perf_counter() - began
-        counts = np.bincount(sources, minlength=len(self.job.stream.source_ids))
-        fed = {s: int(c) for s, c in zip(self.job.stream.source_ids, counts, strict=True) if c}
+        counts = np.bincount(sources, minlength=len(self.stream.source_ids))
+        fed = {s: int(c) for s, c in zip(self.stream.source_ids, counts, strict=True) if c}
         self._write(
             {"kind": "train", "step": self.step, "tokens": self.tokens, "loss": loss, "lr": lr, "grad_norm": norm,
              "tokens_per_second": round(step_tokens / seconds, 1), "samples": fed}
@@ -185,11 +203,13 @@ class Training:
         return True
 
     def _watched(self) -> bool:
-        """Write what the strategist says of the evaluation. True when it stops the attempt, which is measured in full
-        where it stands and saved."""
+        """Write what the strategist says of the evaluation, and follow it. True when it stops the attempt, which is
+        measured in full where it stands and saved."""
         events = self.job.watch(read_metrics(self.metrics.path)) if self.job.watch else ()
         for event in events:
             self._event(**event)
+        if any(event["event"] == MIX for event in events):
+            self._follow(read_metrics(self.metrics.path))
         if not any(event["event"] == STOPPED_EARLY for event in events):
             return False
         self._evaluate(full=True)
@@ -242,8 +262,8 @@ class Training:
     def _manifest(self, name: str) -> Manifest:
         attempt, start = self.attempt, self.job.start
         samples = attempt.batches.samples(self.step)
-        cursors = self.job.stream.cursors(samples)
-        before = self.job.stream.cursors(0)
+        cursors = self.stream.cursors(samples)
+        before = self.stream.cursors(0)
         fed = dict(start.source_tokens) if start else {}
         for source, position in cursors.items():
             if position > before.get(source, 0):

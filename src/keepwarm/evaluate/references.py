@@ -58,9 +58,11 @@ def header(
         "rung": attempt.rung, "label": attempt.label, "new": attempt.new, "old": list(attempt.old),
         "steps": attempt.steps, "step_tokens": attempt.step_tokens, "seed": attempt.seed, "ends": phase,
         "switch_step": attempt.batches.steps(attempt.segments[-1].first_sample),
+        **({"steering": attempt.steering.rule()} if attempt.steering else {}),
         "roles": {source.id: source.role for source in attempt.sources},
         "sources": {source.id: source.name for source in attempt.sources},
         "references": references, "before": before, "tolerance": tolerance,
+        **({"cooldown_drop": {"checkpoint": drop.checkpoint, "windows": dict(drop.windows)}} if drop else {}),
         "adaptation": {
             "share": attempt.judgement.adaptation,
             "before_at_peak": end.evaluation[attempt.new]["loss"] if end is not None and attempt.new else None,
@@ -78,3 +80,32 @@ def _reference(name: str, manifest: Manifest, drop: CooldownDrop | None) -> dict
         phase, phase_is = "cooled", f"its loss at peak less the cooldown drop measured at {drop.checkpoint}"
     loss = sum(windows) / len(windows)
     return {"loss": loss, "windows": windows, "checkpoint": manifest.id, "phase": phase, "phase_is": phase_is}
+
+
+def gain_of_control(header: Mapping[str, Any], control: Manifest) -> dict[str, Any]:
+    """An event for the metrics: how far below the attempt's start the no-replay arm came with the new corpus."""
+    new = str(header["new"])
+    gain = header["adaptation"]["before_at_peak"] - control.evaluation[new]["loss"]
+    text = f"{new}: the no-replay control came {gain:.3f} nats below where this attempt started"
+    return {"event": "control", "gain": gain, "checkpoint": control.id, "text": text}
+
+
+def more_of_d0(header: Mapping[str, Any], end: Manifest, control: Manifest) -> dict[str, Any]:
+    """An event for the metrics: each old corpus's loss where the d0-only arm came, with as many tokens and in the same
+    phase as the attempt's `end`; without `windows`, and saying so, where it has no such point."""
+    about = {"event": "regret", "checkpoint": control.id}
+    drop = header.get("cooldown_drop")
+    if control.line_tokens != end.line_tokens:
+        text = f"no regret: the d0-only arm came to {control.line_tokens:,} tokens, this attempt to {end.line_tokens:,}"
+        return {**about, "text": text}
+    if control.phase != end.phase and drop is None:
+        return {**about, "text": f"no regret: the d0-only arm ended {control.phase}, this attempt {end.phase}"}
+    drop = None if drop is None or control.phase == end.phase else CooldownDrop(drop["checkpoint"], drop["windows"])
+    found = {name: _reference(name, control, drop) for name in header["old"]}
+    losses = {name: each["loss"] for name, each in found.items()}
+    words = ", ".join(f"{name} {loss:.3f}" for name, loss in losses.items())
+    phase = next(each["phase_is"] for each in found.values()) if drop else str(control.phase)
+    return {
+        **about, "loss": losses, "windows": {name: each["windows"] for name, each in found.items()}, "phase_is": phase,
+        "text": f"where more D_0 alone came with the same tokens: {words}",
+    }  # fmt: skip

@@ -14,9 +14,12 @@ def cross_errors(plan: Plan) -> list[Found]:
         for place, name in _named_corpora(plan)
         if name not in plan.corpora
     ]
+    found += _stand_in_errors(plan) if plan.base.corpus in plan.corpora else []
+    found += _evaluation_errors(plan)
     found += _stage_errors(plan)
     found += _score_errors(plan)
     found += _batch_errors(plan)
+    found += _search_errors(plan)
     if plan.schedule.constant_lr is not None and not 0 < plan.plateau_lr < plan.optimizer.lr_max:
         message = f"{plan.plateau_lr:g} does not lie between 0 and lr_max {plan.optimizer.lr_max:g}"
         found.append((("schedule", "constant_lr"), message))
@@ -55,16 +58,66 @@ def _batch_errors(plan: Plan) -> list[Found]:
     return found
 
 
+def _search_errors(plan: Plan) -> list[Found]:
+    """A budget that no candidate of a stage fits into."""
+    budget = plan.search.budget
+    if budget is None or budget.tokens is None:
+        return []
+    dearest = max(plan.stages, key=lambda stage: stage.tokens)
+    message = f"{budget}: {dearest.name} takes {dearest.tokens:,} tokens a candidate, so none could be tried"
+    return [(("search", "budget"), message)] if budget.tokens < dearest.tokens else []
+
+
 def _named_corpora(plan: Plan) -> list[Found]:
     """Every place that names a corpus, with the name."""
     places: list[Found] = [(("base", "corpus"), plan.base.corpus)]
     places += [(("stages", index, "new"), stage.new) for index, stage in enumerate(plan.stages)]
-    places += [(("verdict", "tolerance", name), name) for name in plan.verdict.tolerance if name != "default"]
+    places += [
+        (("verdict", "tolerance", name), name)
+        for name in plan.verdict.tolerance
+        if name not in ("default", *plan.evaluation)
+    ]
     places += [(("holdout", "files", name), name) for name in plan.holdout.files]
     places += [(("buffer", "scores", name), name) for name in plan.buffer.scores]
     if plan.tokenizer is not None and plan.tokenizer.train is not None:
         places += [(("tokenizer", "train", "corpora"), name) for name in plan.tokenizer.train.corpora or ()]
     return places
+
+
+def _stand_in_errors(plan: Plan) -> list[Found]:
+    """A stand-in is D_0's alone, of a base that was trained elsewhere: one that is trained here is taught what is there."""
+    found: list[Found] = []
+    for name, stand_in in plan.stand_ins.items():
+        key = "proxy" if stand_in == "proxy" else "generate"
+        place = ("corpora", name, key)
+        if name != plan.base.corpus:
+            found.append((place, f"a stand-in is for D_0, which is {plan.base.corpus}; give {name} as what it is"))
+        elif plan.base.checkpoint is None and key == "generate":
+            message = "the base is trained here, on this corpus: before that it can't write it; name a base.checkpoint"
+            found.append((place, message))
+        elif plan.base.checkpoint is None and (plan.model is None or plan.model.hf is None):
+            message = f"the base is trained here, on this corpus: it is D_0 itself, no stand-in; {name}: {{text: ...}}"
+            found.append((place, message))
+        elif key == "generate" and plan.tokenizer is not None and plan.tokenizer.train is not None:
+            message = "a given base writes in its own tokens; leave it out, then the model's own is used"
+            found.append((("tokenizer", "train"), message))
+    return found
+
+
+def _evaluation_errors(plan: Plan) -> list[Found]:
+    """A text that is only measured is no corpus: neither by name, nor by its files."""
+    found: list[Found] = []
+    for name, spec in plan.evaluation.items():
+        if name in plan.corpora:
+            message = f"a corpus is named {name} too; its own holdout is measured already"
+            found.append((("evaluation", name), message))
+        named = {path for each in (spec.text, spec.indexed) for path in each or ()}
+        for corpus, other in plan.corpora.items():
+            same = named & {path for each in (other.files.text, other.files.indexed) for path in each or ()}
+            if same:
+                message = f"{min(same)} is trained on as {corpus}; a text that is only measured must be another"
+                found.append((("evaluation", name), message))
+    return found
 
 
 def _stage_errors(plan: Plan) -> list[Found]:

@@ -12,16 +12,18 @@ import re
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
 from keepwarm.errors import PlanError
 from keepwarm.plan.checks import cross_errors
+from keepwarm.plan.corpus import CorpusSpec, EvaluationSpec, FilesSpec
 from keepwarm.plan.model import Plan
 
 Place = tuple[str | int, ...]
+Files = TypeVar("Files", FilesSpec, CorpusSpec, EvaluationSpec)
 Position = tuple[int, int]  # line, column, from 1
 _TAG = "tag:yaml.org,2002:"
 _INT = re.compile(r"[-+]?[0-9][0-9_]*")
@@ -267,19 +269,19 @@ def _absolute(plan: Plan, folder: Path) -> Plan:
     def local(path: str | None) -> str | None:
         return place(path) if path is not None and (folder / path).exists() else path
 
-    corpora = {
-        name: spec.model_copy(
-            update={
-                "text": tuple(map(place, spec.text)) if spec.text is not None else None,
-                "list": place(spec.list) if spec.list is not None else None,
-                "indexed": tuple(map(place, spec.indexed)) if spec.indexed is not None else None,
-                "exclude": place(spec.exclude) if spec.exclude is not None else None,
-            }
-        )
-        for name, spec in plan.corpora.items()
-    }
+    def files(spec: Files) -> Files:
+        """A corpus's paths, and those of what stands in for it."""
+        found = {
+            key: tuple(map(place, value)) if isinstance(value, tuple) else place(value)
+            for key in ("text", "list", "indexed", "exclude")
+            if (value := getattr(spec, key, None)) is not None
+        }
+        proxy = getattr(spec, "proxy", None)
+        return spec.model_copy(update=found if proxy is None else {**found, "proxy": files(proxy)})
+
     update: dict[str, Any] = {
-        "corpora": corpora,
+        "corpora": {name: files(spec) for name, spec in plan.corpora.items()},
+        "evaluation": {name: files(spec) for name, spec in plan.evaluation.items()},
         "run": plan.run.model_copy(update={"folder": place(plan.run.folder)}),
         "buffer": plan.buffer.model_copy(
             update={"scores": {name: tuple(map(place, paths)) for name, paths in plan.buffer.scores.items()}}

@@ -12,8 +12,8 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from keepwarm.plan.corpus import CorpusSpec, HoldoutSpec
-from keepwarm.plan.judging import VerdictSpec
+from keepwarm.plan.corpus import CorpusSpec, EvaluationField, HoldoutSpec, StandIn
+from keepwarm.plan.judging import SearchSpec, VerdictSpec
 from keepwarm.plan.parts import Allowed, AutoCount, Model, Name, Positive
 from keepwarm.plan.rungs import Rung
 from keepwarm.plan.values import Count, Length, LengthField, Rate, Ratio, Texts
@@ -233,6 +233,10 @@ class Plan(Model):
     optimizer: OptimizerSpec
     schedule: ScheduleSpec = Field(default_factory=ScheduleSpec)
     corpora: dict[Name, CorpusSpec] = Field(min_length=1, description="every corpus by name; D_0 is base.corpus")
+    evaluation: dict[Name, EvaluationField] = Field(
+        default_factory=dict,
+        description="texts that are only measured, by name: never trained on, judged as corpora that the base knew",
+    )
     holdout: HoldoutSpec
     base: BaseSpec
     stages: tuple[StageSpec, ...] = Field(min_length=1, description="in order")
@@ -243,6 +247,7 @@ class Plan(Model):
         "error", description="a source that would be read more often: refused, or given less and its role's others more"
     )
     verdict: VerdictSpec = Field(default_factory=VerdictSpec)
+    search: SearchSpec = Field(default_factory=SearchSpec)
     control: Annotated[tuple[str, ...], BeforeValidator(_listed)] = Field(
         (), description="arms without the cookbook, from the same base: none, no-replay, d0-only, or a list"
     )
@@ -262,6 +267,21 @@ class Plan(Model):
         """LR_max of the line: optimizer.lr_max, or the rate behind the first decay of an infinite schedule."""
         lr_max, constant_lr = self.optimizer.lr_max, self.schedule.constant_lr
         return lr_max if constant_lr is None else parse_lr(constant_lr, lr_max)
+
+    @property
+    def stand_ins(self) -> dict[str, StandIn]:
+        """The corpora whose own data is not there, and what stands in for each."""
+        return {name: spec.stand_in for name, spec in self.corpora.items() if spec.stand_in is not None}
+
+    @property
+    def known_by_base(self) -> tuple[str, ...]:
+        """What the base's loss is the reference of: D_0, and the texts that are only measured."""
+        return (self.base.corpus, *self.evaluation)
+
+    def called(self, corpus: str) -> str:
+        """A corpus's name for people: with what it is where it stands in for another, as `d0 (proxy)`."""
+        stand_in = self.corpora[corpus].stand_in if corpus in self.corpora else None
+        return corpus if stand_in is None else f"{corpus} ({stand_in})"
 
     def of_stage(self, stage: StageSpec) -> Plan:
         """The plan with the batch of one stage."""

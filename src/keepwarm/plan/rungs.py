@@ -11,9 +11,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import product
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, model_validator
 
 from keepwarm.plan.mixes import Mix, Mixes, Rates, Shares, mix_words, searched, some
 from keepwarm.plan.values import Rate, Share
@@ -117,6 +117,44 @@ class ReplayPreviousMix(_Rung):
         return _share_tries(self.shares)
 
 
+class Thermostat(_Rung):
+    """The old data's share is steered while the attempt trains, so that the least replay keeps every old corpus.
+
+    The old data is the mix the previous stage was really trained on (D_0 at the first stage), so one share protects all.
+    After evaluations the forgetting of each old corpus is forecast for the end of the constant phase. The share rises
+    when one of them would end beyond its tolerance or close to it, and falls when all would end well within; in between
+    it stays. A change is by a factor of two at most, and has had time to show before the next one. Each is an event in
+    the metrics with its numbers. At `most`, an attempt that still can't hold is stopped as any other.
+
+    Formula: F(T, p') = (F(now) + growth) ((1 + b p) / (1 + b p'))^1/2, growth ~ log t up to the end T; raised where an
+    F > tolerance - noise, to F(T, p') = tolerance - 2 noise of the worst; lowered half of that way where every
+    F < tolerance - 4 noise
+
+    When: the share that a new corpus needs is not known, or several shares would be tried one after another. It costs one
+    attempt. Where runs are few and long, try it before a list of fixed shares.
+
+    Source: ours; the forgetting law of 2502.06042 relates the shares, growth like log t is the cookbook's measurement.
+    """
+
+    rung: Literal["thermostat"]
+    start: Share = Field(Fraction(5, 100), description="share of the old data to start with")
+    least: Share = Field(Fraction(1, 100), description="the least share of the old data")
+    most: Share = Field(Fraction(50, 100), description="the most share of the old data")
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if not 0 < self.least <= self.start <= self.most < 1 or self.least == self.most:
+            words = ", ".join(f"{key} {format_share(getattr(self, key))}" for key in ("least", "start", "most"))
+            raise ValueError(
+                f"{words}: they must rise, above 0 and below 1, and leave room to steer; a fixed share: replay-previous-mix"
+            )
+        return self
+
+    def tries(self) -> Iterator[Try]:
+        """One candidate."""
+        yield f"{format_share(self.least)} to {format_share(self.most)}", self.settings()
+
+
 class BufferMix(_Rung):
     """D_0, the new data and the buffer B by (alpha_0, alpha_D, alpha_B), at LR_max.
 
@@ -190,14 +228,17 @@ class DecayThenIntroduce(_Rung):
     anchor: Literal["base-lr-max", "start-lr"] = Field(
         "base-lr-max", description="what LR_max is here: the line's, or the LR at which its start checkpoint stands"
     )
-    alpha_0: Share = Field(Fraction(6, 10), description="share of D_0 in the new mix")
+    alpha_0: Annotated[tuple[Share, ...], BeforeValidator(some)] = Field(
+        (Fraction(6, 10),), description="shares of D_0 in the new mix; one decay is trained for all of them"
+    )
     horizon: Literal["new-data", "stage"] = Field("new-data", description="what the stage's tokens measure")
     base_data: Literal["recorded", "d0"] = Field("recorded", description="what is fed before the new mix")
 
     def tries(self) -> Iterator[Try]:
-        """One candidate a shape and end of the decay."""
-        for decay, to in product(self.decay, self.to):
-            yield f"{decay} to {to}", self.settings(decay=decay, to=to)
+        """One candidate a shape and end of the decay and share of D_0, which the label has where there are several."""
+        for decay, to, alpha_0 in product(self.decay, self.to, self.alpha_0):
+            share = f" with {format_share(alpha_0)}" if len(self.alpha_0) > 1 else ""
+            yield f"{decay} to {to}{share}", self.settings(decay=decay, to=to, alpha_0=alpha_0)
 
 
 class RewarmConverged(_Rung):
@@ -269,7 +310,12 @@ class SpecialContinuation(_Rung):
 
 
 class Incremental(_Rung):
-    """The new data's share rises in equal steps of tokens to its target.
+    """The new data's share rises in steps to its target, each of equal tokens or as the verdict allows.
+
+    With `advance: verdict` a step ends once every old corpus is forecast to end within its tolerance at the next one,
+    at the earliest after half of its equal tokens. It ends after twice those all the same: an attempt that stays below
+    its target would not teach the new data, and what the target costs would not be known. It stays at LR_max, where
+    losses on the way compare with the references.
 
     Formula: alpha_D = rise (1 - alpha_0), rise = .10, .25, .50, 1 over equal tokens each
 
@@ -285,6 +331,15 @@ class Incremental(_Rung):
     )
     alpha_0: Share = Field(Fraction(25, 100), description="share of D_0 at the end")
     schedule: Literal["decay", "peak"] = Field("decay", description="the 2407.07263 decay, or constant at LR_max")
+    advance: Literal["tokens", "verdict"] = Field("tokens", description="what ends a step: its tokens, or the verdict")
+
+    @model_validator(mode="after")
+    def _judged_at_peak(self) -> Self:
+        if self.advance == "verdict" and self.schedule != "peak":
+            raise ValueError(
+                "advance: verdict compares losses on the way with references at LR_max; write schedule: peak beside it"
+            )
+        return self
 
 
 class Merge(_Rung):
@@ -299,11 +354,11 @@ class Merge(_Rung):
 
 
 ALL = (
-    Naive, Replay, ReplayRewarm, ReplayPreviousMix, BufferMix, Balance, DecayThenIntroduce, RewarmConverged,
+    Naive, Replay, ReplayRewarm, ReplayPreviousMix, Thermostat, BufferMix, Balance, DecayThenIntroduce, RewarmConverged,
     LegacyReplayRewarm, SpecialContinuation, Incremental, Merge,
 )  # fmt: skip
 Rung = Annotated[
-    Naive | Replay | ReplayRewarm | ReplayPreviousMix | BufferMix | Balance | DecayThenIntroduce | RewarmConverged
+    Naive | Replay | ReplayRewarm | ReplayPreviousMix | Thermostat | BufferMix | Balance | DecayThenIntroduce | RewarmConverged
     | LegacyReplayRewarm | SpecialContinuation | Incremental | Merge,
     Discriminator("rung"),
 ]  # fmt: skip

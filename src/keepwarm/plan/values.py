@@ -76,6 +76,29 @@ class Tolerance:
         return f"{float(self.value)!r} nats" if self.unit == "nats" else decimal_text(self.value)
 
 
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What a search may cost: training tokens (one that is only measured counts a third), or hours of training."""
+
+    tokens: int | None = None
+    hours: Fraction | None = None
+
+    @classmethod
+    def parse(cls, value: Any) -> Budget:
+        """From "3M tokens" or "12 hours"."""
+        if isinstance(value, Budget):
+            return value
+        words = str(value).split()
+        if len(words) == 2 and words[1] == "tokens" and (tokens := parse_count(words[0])):
+            return cls(tokens=tokens)
+        if len(words) == 2 and words[1] in ("hour", "hours") and (hours := parse_ratio(words[0])):
+            return cls(hours=hours)
+        raise ValueError(f"{value!r} is not a budget such as 3M tokens or 12 hours")
+
+    def __str__(self) -> str:
+        return f"{self.tokens} tokens" if self.hours is None else f"{float(self.hours):g} hours"
+
+
 def _lr(value: Any) -> str | float:
     """A learning rate, kept as it was written; "lr_max/100" is resolved where lr_max is known."""
     if str(value) not in ("0", "0.0"):
@@ -94,6 +117,7 @@ Count = Annotated[int, BeforeValidator(parse_count)]
 Share = Annotated[Fraction, BeforeValidator(parse_share), _exact]
 Ratio = Annotated[Fraction, BeforeValidator(parse_ratio), _exact]
 LengthField = Annotated[Length, BeforeValidator(Length.parse), _text]
+BudgetField = Annotated[Budget, BeforeValidator(Budget.parse), _text]
 ToleranceField = Annotated[Tolerance, BeforeValidator(Tolerance.parse), _text]
 Rate = Annotated[str | float, BeforeValidator(_lr)]
 Texts = Annotated[tuple[str, ...], BeforeValidator(_tuple)]

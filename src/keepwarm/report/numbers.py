@@ -87,10 +87,12 @@ def corpus_size(plan: Plan, name: str, spec: CorpusSpec) -> Size:
         known = json.loads(record.read_text(encoding="utf-8"))["corpora"].get(name)
         if known:
             return Size(known["tokens"], True, known.get("left_out"))
-    if spec.exclude is not None:
-        read_exclusions(Path(spec.exclude))  # one that is missing or can't be understood is refused here already
+    if spec.generate is not None:
+        return Size(spec.generate.tokens, True)
+    if spec.files.exclude is not None:
+        read_exclusions(Path(spec.files.exclude))  # one that is missing or can't be understood is refused here already
     items = given(name, spec)
-    if spec.text is None:
+    if spec.files.text is None:
         return Size(sum(bin_tokens(item.prefix) for item in items if item.prefix is not None), True)
     size = sum(path.stat().st_size * UNPACKED.get(path.suffix, 1.0) for item in items for path in item.files)
     return Size(int(size / BYTES_PER_TOKEN), False)
@@ -142,6 +144,7 @@ def _candidate(each: Candidate, stage: StageSpec, tokens: int, sizes: Mapping[st
     if stage.ramp is not None and RESOLVERS.get(each.rung) is at_peak:
         shares = _with_ramp(shares, Fraction(plan.whole_steps(stage.ramp.tokens_of(stage.tokens)), tokens))
     new, d0 = float(shares.get("new", 0)), float(shares.get("d0", 0))
+    new = max(new, 1 - float(each.parameters.get("least", 1)))  # of a steered mix, the most it may come to
     return {
         "label": each.label,
         "rung": each.rung,
@@ -162,7 +165,7 @@ def _with_ramp(shares: Mapping[str, Fraction], ramp: Fraction) -> dict[str, Frac
 
 
 def shares_of(candidate: Candidate) -> dict[str, Fraction]:
-    """A candidate's mix by role, as asked; empty for rungs whose mix changes on the way."""
+    """A candidate's mix by role, as asked; empty for rungs whose planned mix changes on the way."""
     if candidate.rung == "naive":
         return {"new": Fraction(1)}
     if candidate.rung in ("replay", "replay-previous-mix") and candidate.share is not None:
@@ -171,4 +174,6 @@ def shares_of(candidate: Candidate) -> dict[str, Fraction]:
         return {"d0": candidate.share, "new": 1 - candidate.share}
     if candidate.mix is not None:
         return dict(zip(("d0", "new", "buffer"), candidate.mix, strict=True))
+    if candidate.rung == "thermostat":  # as it starts
+        return {"previous": candidate.parameters["start"], "new": 1 - candidate.parameters["start"]}
     return {}

@@ -19,6 +19,7 @@ from keepwarm.attempt.line import BASE, COOKBOOK, COOLDOWN
 from keepwarm.attempt.model import Attempt
 from keepwarm.attempt.progress import Progress, attempts_of, end_of
 from keepwarm.attempt.records import Record, read_attempt, read_metrics
+from keepwarm.attempt.steered import as_fed
 from keepwarm.blend.buffer import BufferVersion
 from keepwarm.errors import KeepwarmError
 from keepwarm.evaluate.heldout import subset
@@ -140,8 +141,8 @@ def _legs(plan: Plan, arm: str, base: Manifest | None) -> Iterator[Leg]:
 
 def _leg(plan: Plan, arm: str, stage: str, progress: Progress, base: Manifest | None) -> Leg:
     folder = progress.folder
-    attempt = read_attempt(folder) if progress.steps else None
     records = tuple(read_metrics(folder / "metrics.jsonl")) if (folder / "metrics.jsonl").exists() else ()
+    attempt = as_fed(read_attempt(folder), records) if progress.steps else None
     manifests = tuple(read_manifest(path) for path in checkpoints_of(folder))
     ended = progress.accepted or (progress.verdict is None and progress.steps > 0 and progress.step == progress.steps)
     fate: Fate = "kept" if ended else "rejected" if progress.outcome is not None else "running"

@@ -1,19 +1,25 @@
 """The state of a run as data: `keepwarm status --json`, the demo's table and the report all read this.
 
-`{"stages": [{"name", "state", "attempts": [...]}], "arms": {ARM: {"forgetting", "regret", "loss"}}, "next": {...}}`.
+`{"stages": [{"name", "state", "attempts": [...], "choices": [...]}], "arms": {ARM: {"forgetting", "regret", "loss"}},
+"account": {...}, "next": {...}}`.
 Read from the run folder alone; no torch, and it never writes.
 """
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
+from keepwarm.attempt.choices import read_choices
 from keepwarm.attempt.line import BASE, COOKBOOK, COOLDOWN
 from keepwarm.attempt.progress import EXHAUSTED, Progress, attempts_of, end_of
 from keepwarm.attempt.records import read_attempt, read_metrics
+from keepwarm.attempt.steered import steered_words
 from keepwarm.lineage.manifest import Manifest, read_manifest
 from keepwarm.plan.model import Plan, StageSpec
+from keepwarm.report.account import account
+from keepwarm.report.decisions import said
 
 D0_ONLY = "d0-only"
 EXHAUSTED_ADVICE = (
@@ -28,13 +34,15 @@ def status(plan: Plan) -> dict[str, Any]:
     stages = [_stage(plan, COOKBOOK, stage) for stage in plan.stages]
     arms = {arm: _arm(plan, arm) for arm in (COOKBOOK, *plan.control)}
     _add_regret(plan, arms)
+    cost = account(plan)
     return {
         "name": plan.name,
         "folder": plan.run.folder,
         "base": _base(plan),
         "stages": stages,
         "arms": arms,
-        "spent_tokens": sum(attempt.tokens for arm in arms for attempt in _everything(plan, arm)),
+        "spent_tokens": cost["total"]["tokens"],
+        "account": cost,
         "next": _next(plan, stages),
     }
 
@@ -68,12 +76,6 @@ def _base(plan: Plan) -> dict[str, Any]:
     }
 
 
-def _everything(plan: Plan, arm: str) -> list[Progress]:
-    """Every attempt of an arm, cooldown branches and what was rejected included."""
-    stages = [BASE, *(stage.name for stage in plan.stages)]
-    return [each for stage in stages for each in attempts_of(Path(plan.run.folder), arm, stage)]
-
-
 def _add_regret(plan: Plan, arms: dict[str, dict[str, Any]]) -> None:
     """Regret = the loss on D_0 minus that of the arm that went on with D_0 alone, where it was run; at peak."""
     control, name = arms.get(D0_ONLY, {}).get("loss", {}), plan.base.corpus
@@ -93,7 +95,16 @@ def _stage(plan: Plan, arm: str, stage: StageSpec) -> dict[str, Any]:
         state = "running"
     elif found:
         state = "exhausted" if (found[0].folder.parent / EXHAUSTED).exists() else "running"
-    return {"name": stage.name, "new": stage.new, "state": state, "attempts": [_attempt(each) for each in found]}
+    folder = Path(plan.run.folder) / "arms" / arm / stage.name
+    ended = json.loads((folder / EXHAUSTED).read_text(encoding="utf-8")).get("why") if state == "exhausted" else None
+    return {
+        "name": stage.name,
+        "new": stage.new,
+        "state": state,
+        "attempts": [_attempt(each) for each in found],
+        "choices": read_choices(folder),
+        "ended": ended,
+    }
 
 
 def _attempt(each: Progress) -> dict[str, Any]:
@@ -107,6 +118,8 @@ def _attempt(each: Progress) -> dict[str, Any]:
         "step": each.step,
         "steps": each.steps,
         "reasons": verdict.get("reasons", []),
+        "trouble": verdict.get("trouble"),
+        "helps": verdict.get("helps"),
         "decision": verdict.get("decision"),
         "waiting": each.waiting,
         "folder": str(each.folder),
@@ -118,12 +131,15 @@ def _attempt(each: Progress) -> dict[str, Any]:
         content["allowed"], content["warnings"] = list(attempt.allow), list(attempt.warnings)
     if (each.folder / "metrics.jsonl").exists():
         records = read_metrics(each.folder / "metrics.jsonl")
+        content["said"] = said(records)
         content["loss"], content["kept"] = _losses(records), records[0].get("kept", []) if records else []
+        if each.steps and attempt.steering is not None:
+            content["steered"] = steered_words(attempt, records)
     if "fed" in verdict:
         total = sum(row["fed_tokens"] for row in verdict["fed"])
         roles: dict[str, float] = {}
         for row in verdict["fed"]:
-            roles[row["role"]] = roles.get(row["role"], 0) + row["fed_tokens"] / total
+            roles[row["role"]] = roles.get(row["role"], 0) + row["fed_tokens"] / max(1, total)  # 0: broken at once
         content["fed"] = roles
     return content
 

@@ -17,8 +17,10 @@ from rich.text import Text
 
 from keepwarm.attempt.kept import Row
 from keepwarm.attempt.model import Attempt
-from keepwarm.attempt.records import Record
+from keepwarm.attempt.records import DECISION, Record
 from keepwarm.plan.model import Plan
+from keepwarm.report.accounted import account_note, account_table
+from keepwarm.report.decisions import decision_lines
 from keepwarm.report.status import status
 from keepwarm.units import format_count, format_share
 
@@ -30,6 +32,14 @@ TABLE_WIDTH = 112  # below it, `status` tells the same in lines
 def console() -> Console:
     """Standard output: as wide as the terminal, or a fixed width in a file or pipe."""
     return Console(width=None if sys.stdout.isatty() else BATCH_LOG_WIDTH, highlight=False, soft_wrap=False)
+
+
+def console_beside(log: Path) -> Console:
+    """Where a process beside the run's owner tells its story: the batch log they share, or `log` below a live view."""
+    if not sys.stdout.isatty():
+        return console()
+    log.parent.mkdir(parents=True, exist_ok=True)
+    return Console(file=open(log, "a", encoding="utf-8", buffering=1), width=BATCH_LOG_WIDTH)
 
 
 def print_json(value: Any) -> None:
@@ -99,7 +109,7 @@ class Terminal:
             self._held_out = f"held-out loss  {losses}"
             if record["full"]:
                 self.say(f"  step {record['step']:>6,}/{attempt.steps:,}  {self._held_out}")
-        elif record["kind"] == "event":
+        elif record["kind"] == "event" and record["event"] != DECISION:  # one at every evaluation: status tells them
             self.say(f"  step {record['step']:>6,}/{attempt.steps:,}  {record['event']} {record['text']}")
 
     def judged(self, attempt: Attempt | None, folder: Path, verdict: Record) -> None:
@@ -129,7 +139,8 @@ class Terminal:
 
 
 def _asked(attempt: Attempt) -> str:
-    return " + ".join(f"{part.role} {format_share(part.share)}" for part in attempt.parts)
+    words = " + ".join(f"{part.role} {format_share(part.share)}" for part in attempt.parts)
+    return f"{words}, {attempt.steering.words()}" if attempt.steering else words
 
 
 def _training(record: Record) -> str:
@@ -167,6 +178,15 @@ def print_status(plan: Plan) -> None:
         out.print("\n".join(stage_lines(found)), markup=False, highlight=False)
     if any(arm["loss"] for arm in found["arms"].values()):
         out.print(loss_table(plan, found))
+    out.print("\n".join(decision_lines(found)), markup=False, highlight=False, soft_wrap=True)
+    if found["account"]["rows"]:
+        out.print(account_table(found["account"]))
+        out.print(account_note(found["account"]), markup=False, highlight=False, soft_wrap=True)
+    for stage in found["stages"]:
+        if stage["ended"] is not None:
+            out.print(
+                f"{stage['name']}: the search ended: {stage['ended']}", markup=False, highlight=False, soft_wrap=True
+            )
     out.print(f"next: {found['next']['do']}")
 
 
@@ -238,10 +258,11 @@ def _outcome(attempt: dict[str, Any]) -> str:
 
 def _mix_words(attempt: dict[str, Any]) -> str:
     fed = attempt.get("fed", {})
-    return "\n".join(
+    words = [
         f"{role} {format_share(share)}" + (f" ({fed[role] * 100:.2f}%)" if role in fed else "")
         for role, share in attempt.get("asked", {}).items()
-    )
+    ]
+    return "\n".join([*words, *([attempt["steered"]] if "steered" in attempt else [])])
 
 
 def _loss_words(attempt: dict[str, Any]) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from keepwarm.attempt.line import BASE, COOKBOOK
+from keepwarm.report.account import NOT_NEEDED
 from keepwarm.report.page import Leg, Page, matrix
 from keepwarm.units import format_count
 
@@ -75,6 +76,8 @@ def _attempt(leg: Leg) -> str:
         reasons = "; ".join(verdict.get("reasons", [])) or "no reason is recorded"
         return f"{label} was not trained ({leg.progress.outcome or 'skipped'}): {reasons}."
     cost = f"{format_count(leg.tokens)} tokens"
+    if leg.progress.outcome == NOT_NEEDED:
+        return f"{label} was stopped: {'; '.join(verdict.get('reasons', []))}. It took {cost}."
     if leg.fate == "kept":
         return f"{label} was kept: {_numbers(verdict)}. It took {cost}."
     return f"{label} was rejected as {leg.progress.outcome}: {_numbers(verdict, failed=True)}. It took {cost}."
