@@ -405,7 +405,7 @@ def test_the_special_continuation_passes_guard_2_and_not_guard_3(edit_plan, stag
     )  # fmt: skip
     assert main(["run", "plan.yaml", "--stage", "stage3"]) == 0
     folder = workplace / "run/arms/cookbook/stage3"
-    reasons = [json.loads((path / "verdict.json").read_text())["reasons"][0] for path in sorted(folder.iterdir())]
+    reasons = [json.loads((path / "verdict.json").read_text())["reasons"][0] for path in sorted(folder.glob("*-*"))]
     assert "converged (guard phase-match)" in reasons[0]
     assert reasons[1].startswith("special-continuation cosine would introduce the new data alone (alpha_0 is 0)")
     assert read_attempt(folder / "02-special-continuation").allow == ()

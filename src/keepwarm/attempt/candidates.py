@@ -37,5 +37,7 @@ def resolve(request: Request) -> tuple[Attempt, Manifest]:
 
 def _warms_control(request: Request) -> bool:
     """True of a control arm whose line is converged or has lost its moments: no rung at peak may start there."""
-    end, lost = request.line.end, "optimizer-state" not in request.stage.allow
-    return request.line.arm in ARMS and (end.phase in CONVERGED or (lost and not end.optimizer_state))
+    end, allow = request.line.end, request.stage.allow
+    converged = end.phase in CONVERGED and "peak-start" not in allow
+    lost = not end.optimizer_state and "optimizer-state" not in allow
+    return request.line.arm in ARMS and (converged or lost)

@@ -37,7 +37,7 @@ def average(
     before = last.evaluation or evaluated(model, heldout, document_eod)
     _fill(model, {name: total / len(members) for name, total in sums.items()})
     after = evaluated(model, heldout, document_eod)
-    _record(run_folder / merged.id, before, after)
+    _record(run_folder / merged.id, (before, last.id if last.evaluation else None), (after, None))
     record = replace(merged, evaluation=after, weights_sha256=models.weights_sha256(model), threads=threads)
     return checkpoints.save(run_folder / merged.id, model, None, lambda: record)
 
@@ -48,11 +48,13 @@ def _fill(model: nn.Module, values: Mapping[str, torch.Tensor]) -> None:
             value.copy_(values[name])
 
 
-def _record(checkpoint: Path, *evaluations: Mapping[str, Any]) -> None:
+def _record(checkpoint: Path, *evaluations: tuple[Mapping[str, Any], str | None]) -> None:
     path = checkpoint.parents[1] / "metrics.jsonl"
     path.unlink(missing_ok=True)
     writer = MetricsWriter(path)
-    for found in evaluations:
-        loss = {name: each["loss"] for name, each in found.items()}
-        writer.write({"kind": "eval", "step": 0, "tokens": 0, "full": True, "loss": loss})
+    for found, measured_by in evaluations:
+        loss, windows = ({name: each[key] for name, each in found.items()} for key in ("loss", "windows"))
+        writer.write(
+            {"kind": "eval", "step": 0, "tokens": 0, "full": True, "measured_by": measured_by, "loss": loss, "windows": windows}
+        )  # fmt: skip
     writer.close()
