@@ -7,7 +7,8 @@ from fractions import Fraction
 from typing import TypeVar
 
 from keepwarm.errors import KeepwarmError
-from keepwarm.units import parse_count, parse_ratio
+from keepwarm.plan.values import Length
+from keepwarm.units import parse_count, parse_ratio, parse_share
 
 Number = TypeVar("Number", int, Fraction)
 
@@ -20,6 +21,27 @@ def count(text: str, flag: str) -> int:
 def ratio(text: str, flag: str) -> Fraction:
     """A positive number, exact."""
     return _positive(parse_ratio, text, flag, "it says how often a file may be read", "4")
+
+
+def counts(text: str, flag: str) -> tuple[int, ...]:
+    """Positive numbers of tokens with commas between them: 100k,300k,1M."""
+    return tuple(count(part.strip(), flag) for part in text.split(","))
+
+
+def share_list(text: str, flag: str) -> tuple[Fraction, ...]:
+    """Shares with commas between them, 0 allowed, rising and each once: 0,5%,25%."""
+    try:
+        return tuple(sorted({parse_share(part.strip()) for part in text.split(",")}))
+    except ValueError as error:
+        raise KeepwarmError(f"{flag}: {error}", "nothing was trained", f"{flag} 0,5%,25%") from None
+
+
+def length(text: str, flag: str) -> Length:
+    """A share of something's tokens, or tokens: 2% or 10M."""
+    try:
+        return Length.parse(text)
+    except ValueError as error:
+        raise KeepwarmError(f"{flag}: {error}", "nothing was trained", f"{flag} 2%") from None
 
 
 def _positive(parse: Callable[[str], Number], text: str, flag: str, why: str, example: str) -> Number:

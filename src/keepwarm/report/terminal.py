@@ -34,6 +34,11 @@ def console() -> Console:
     return Console(width=None if sys.stdout.isatty() else BATCH_LOG_WIDTH, highlight=False, soft_wrap=False)
 
 
+def console_aside() -> Console:
+    """Standard error, where standard output is data."""
+    return Console(stderr=True, width=BATCH_LOG_WIDTH, highlight=False)
+
+
 def console_beside(log: Path) -> Console:
     """Where a process beside the run's owner tells its story: the batch log they share, or `log` below a live view."""
     if not sys.stdout.isatty():
