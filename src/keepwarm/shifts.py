@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
-
 from keepwarm import files
-from keepwarm.errors import KeepwarmError, LineageError
+from keepwarm.errors import KeepwarmError
 from keepwarm.evaluate.divergence import divergence
 from keepwarm.evaluate.heldout import bits_per_byte
 from keepwarm.lineage.manifest import Manifest
 from keepwarm.plan.model import StageSpec
+from keepwarm.report.shifted import SHIFT, read_shift
 from keepwarm.strategy.shift import Shift, graded
 from keepwarm.work import Run
-
-SHIFT = "shift.json"
 
 
 def measured_shift(context: Run, arm: str, stage: StageSpec, base: Manifest) -> Shift:
@@ -23,16 +20,11 @@ def measured_shift(context: Run, arm: str, stage: StageSpec, base: Manifest) -> 
     """
     if stage.shift != "auto":
         return Shift(stage.shift, False)
-    path = context.folder / "arms" / arm / stage.name / SHIFT
-    if path.exists():
-        try:
-            return Shift.from_dict(json.loads(path.read_text(encoding="utf-8")))
-        except (ValueError, KeyError, TypeError) as error:
-            raise LineageError(
-                f"{path}: damaged ({error})", "the ladder began by it", f"remove it to measure again: rm {path}"
-            ) from error
+    stage_folder = context.folder / "arms" / arm / stage.name
+    if (known := read_shift(stage_folder)) is not None:
+        return known
     found = _measured(context, stage, base)
-    files.write_json(path, found.as_dict())
+    files.write_json(stage_folder / SHIFT, found.as_dict())
     return found
 
 

@@ -20,6 +20,7 @@ _COMMANDS = {
     "run": "train a plan's stages; goes on from what is on disk",
     "decide": "a person's word on an attempt: accept, reject, next RUNG",
     "adopt": "a line trained by hand becomes lineage and ledger",
+    "ladder": "the order of candidates that earlier runs suggest",
     "forecast": "what each replay share would come to, from short pilots",
     "judge": "the verdict on a metrics file or a trainer's log",
     "explain": "what a rung, schedule, guard or verdict is, and its source",

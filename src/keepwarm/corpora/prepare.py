@@ -107,6 +107,27 @@ def prepare(plan: Plan, tell: Tell, bar: Bar | None = None, sampler: MakeSampler
     return Prepared(tokenizer, {name: _opened(work, name, record) for name, record in records.items()}, duplicates)
 
 
+def prepared_before(plan: Plan, names: Sequence[str]) -> Prepared | None:
+    """Corpora as `prepare` left them, whatever the plan's files are by now; None where one, or its tokens, is not there.
+
+    Reads only.
+    """
+    root = Path(plan.run.folder) / "tokens"
+    if not all((root / name / "corpus.json").exists() for name in names) or not (root / "tokenizer.json").exists():
+        return None
+    records = {name: json.loads((root / name / "corpus.json").read_text(encoding="utf-8")) for name in names}
+    drawn_on = [each for record in records.values() for each in record["sources"] if each["weight"] != "0"]
+    if not all("decision" in each and Path(f"{each['prefix']}.bin").exists() for each in drawn_on):
+        return None
+    tokenizer = tokenizer_of(plan, root, tell=_unheard)
+    work = Work(plan, root, tokenizer, {}, None, _unheard, None, None)
+    return Prepared(tokenizer, {name: _opened(work, name, record) for name, record in records.items()})
+
+
+def _unheard(text: str) -> None:
+    """For what reads only: it has nothing to tell."""
+
+
 def _listed(plan: Plan, root: Path, named: Mapping[str, Sequence[Given]]) -> dict[str, list[Exclusion]]:
     """What the plan's exclusion lists say, by file. A list may name the files of any corpus, and holds for all."""
     own = {}

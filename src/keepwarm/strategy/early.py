@@ -2,9 +2,9 @@
 
 At each evaluation since the data switched, once there is enough to go by, the attempt stands as
 
-diverged        old and new data both worse than before; or training above its own beginning, or a gradient norm 10 times
-                its median, for three evaluations; or a number that is not finite; or an old corpus jumped five times
-                beyond what no replay costs (then look at the data first)
+diverged        old and new data both worse than before; or old data beyond its tolerance and nothing learned, with training above
+                its own beginning or a gradient norm 10 times its median for three evaluations; or a number that is not finite;
+                or an old corpus jumped five times beyond what no replay costs (then look at the data first)
 not-recovering  an old corpus is forecast beyond its tolerance at the end: worsening, on a plateau, or falling too slowly
 under-adapting  the new corpus is forecast to gain less than it must, of what the no-replay control gains
 recovering      an old corpus is beyond its tolerance now, and forecast within at the end
@@ -121,9 +121,10 @@ def decide(seen: Evidence) -> Decision:
     lost = {name: stand for name, stand in old.items() if stand.lost}
     if (spiked := _spiked(seen)) is not None:
         return Decision("diverged", "clear", spiked, since, old, new, spiked=True)
-    if trained and lost:
-        return Decision("diverged", "clear", trained, since, old, new)
     beyond = {name: stand for name, stand in old.items() if stand.beyond}
+    learned = any(stand.gain > NOISE_WIDTHS * stand.noise for stand in new.values())
+    if trained and beyond and not learned:
+        return Decision("diverged", "clear" if seen.share >= LEAST_SHARE else "close", trained, since, old, new)
     worse = [name for name, stand in new.items() if stand.worse]
     if beyond and worse:
         sure: Sure = "clear" if all(new[name].clear for name in worse) else "close"
@@ -261,14 +262,19 @@ def _spiked(seen: Evidence) -> str | None:
 def training_broke(loss: Floats, norm: Floats) -> str | None:
     """Why training itself is broken, for three intervals in a row; None while it is not. Mean losses and median norms
     of intervals, NaN where there is none."""
-    if len(loss) <= BROKEN_FOR or np.isnan(loss[[0, *range(-BROKEN_FOR, 0)]]).any():
+    if len(loss) <= BROKEN_FOR or np.isnan(loss[[0, *range(-BROKEN_FOR - 1, 0)]]).any():
         return None
-    if loss[-BROKEN_FOR:].min() > loss[0]:
+    if loss[-BROKEN_FOR:].min() > loss[0] + NOISE_WIDTHS * _scatter(loss):
         return f"the training loss is above where it began: {loss[0]:.3f} -> {loss[-1]:.3f}"
     usual = float(np.median(norm[:-BROKEN_FOR]))
     if norm[-BROKEN_FOR:].min() > NORM_ALARM * usual:
         return f"the gradient norm is {norm[-1] / usual:.0f} times its median"
     return None
+
+
+def _scatter(loss: Floats) -> float:
+    """How far an interval's loss stands from its neighbours' by chance, of the last ones: behind a jump."""
+    return 1.4826 * float(np.median(np.abs(np.diff(loss[-BROKEN_FOR - 1 :])))) / math.sqrt(2)
 
 
 def _any_clear(lost: Mapping[str, OldStand]) -> bool:

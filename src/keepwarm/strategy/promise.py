@@ -75,11 +75,15 @@ def hopeless(candidate: Candidate, seen: Sequence[Seen]) -> tuple[str, float] | 
     return max(found, key=lambda each: each[1], default=None)
 
 
+def kin(candidate: Candidate, other: Candidate) -> bool:
+    """Whether what `other` forgot says something of a candidate: another share of its family, or none of it."""
+    return _of_family(other) == _of_family(candidate) or (other.rung == "naive" and candidate.rung in _AT_PEAK)
+
+
 def _family(candidate: Candidate, seen: Sequence[Seen]) -> Iterator[tuple[Fraction, Mapping[str, Forgotten]]]:
     for other, forgotten in seen:
         share = share_of(other)
-        kin = _of_family(other) == _of_family(candidate) or (other.rung == "naive" and candidate.rung in _AT_PEAK)
-        if kin and share is not None:
+        if share is not None and kin(candidate, other):
             yield share, forgotten
 
 

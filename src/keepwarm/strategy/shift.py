@@ -7,6 +7,7 @@ borders are ours: calibrated on what small models really forgot (docs/benchmarks
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from fractions import Fraction
@@ -30,10 +31,18 @@ class Measure:
     name: str
     borders: tuple[float, float, float]
     source: str
+    of_ratios: bool = False  # compared in logarithms
 
     def grade(self, value: float) -> Grade:
         """The grade of a value."""
         return next((grade for grade, border in zip(GRADES, self.borders, strict=False) if value < border), GRADES[-1])
+
+    def apart(self, first: float, second: float) -> float:
+        """How far two values lie apart, in grades: one is the step from its first border to its second."""
+        low, high, *_ = self.borders
+        if self.of_ratios:
+            return math.log(first / second) / math.log(high / low)
+        return (first - second) / (high - low)
 
     def words(self) -> str:
         """The borders in words."""
@@ -42,10 +51,10 @@ class Measure:
 
 
 MEASURES = (
-    Measure("ratio", "bits/byte ratio", (1.1, 1.5, 2.0), "ours"),
+    Measure("ratio", "bits/byte ratio", (1.1, 1.5, 2.0), "ours", of_ratios=True),
     Measure("js_unigram_excess", "unigram JS above its null", (0.01, 0.1, 0.3), "ours"),
     Measure("js_bigram_excess", "bigram JS above its null", (0.03, 0.2, 0.5), "ours"),
-    Measure("fertility", "tokens/byte ratio", (1.1, 1.3, 1.6), "ours"),
+    Measure("fertility", "tokens/byte ratio", (1.1, 1.3, 1.6), "ours", of_ratios=True),
 )
 
 
@@ -112,14 +121,14 @@ class Shift:
         """For JSON: the numbers, the borders, what each says, and why."""
         content = asdict(self) | {"notes": list(self.notes)}
         if not self.measured:
-            return {"grade": self.grade, "measured": False, "why": self.why()}
+            return {"grade": self.grade, "measured": False, "words": self.words(), "why": self.why()}
         content |= {each.key: getattr(self, each.key) for each in MEASURES}
         content["says"] = {
             each.key: {"grade": each.grade(value), "borders": list(each.borders), "source": each.source}
             for each in MEASURES
             if (value := getattr(self, each.key)) is not None
         }
-        return content | {"starting_share": float(starting_share(self)), "why": self.why()}
+        return content | {"starting_share": float(starting_share(self)), "words": self.words(), "why": self.why()}
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Shift:
