@@ -1,11 +1,11 @@
 """Curve fits to what an old corpus has forgotten since the data switched: where it will stand, and how it moves.
 
-Often there is no spike and return at LR_max: the loss jumps within the first 8 % of the stage, then creeps like
-log(tokens). So the curve is a + c log(1 + t/k); exponential saturation a + c exp(-t/k) alone is optimistic by .1 nats,
-the dangerous direction, and helps only while little is seen: on 14 curves from 31 % of the phase the error was .128
-with the first, .203 with the second and .100 with their mean, from 52 % .059, .151 and .075. Every k of a grid is fitted
-by least squares and counts by its likelihood, so that a k the points leave open widens the doubt. A curve that clearly
-falls from a peak is fitted from there on. Times are steps since the switch, values nats per token; numpy alone.
+Often there is no spike and return at LR_max: the loss jumps within the first 8 % of the stage, then creeps, somewhat
+like log(tokens), somewhat like a saturating exponential. a + c log(1 + t/k) alone forecasts too much, a + c exp(-t/k)
+alone too little, and the mean of both is off by less than either, from a quarter of the phase to three quarters
+(benchmarks/verdicts.py); half of what they differ by is in the doubt. Every k of a grid is fitted by least squares and
+counts by its likelihood, so that a k the points leave open widens the doubt. A curve that clearly falls from a peak is
+fitted from there on. Times are steps since the switch, values nats per token; numpy alone.
 """
 
 from __future__ import annotations
@@ -20,10 +20,6 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 Shape = Callable[[Floats], Floats]  # of t/k
 
-MIXED_UNTIL, LOG_FROM = (
-    0.31,
-    0.52,
-)  # shares of the phase: the mean of both curves up to the first, log-time from the second
 RECENT = 6  # evaluations that tell the slope
 FALLING_Z = -1.3  # Mann-Kendall: one-sided 10 %
 _SCALES = 40
@@ -80,9 +76,7 @@ def forecast(since_steps: Sequence[float], values: Sequence[float], end_step: fl
     begin = _peak(y)
     log_time = _fit(np.log1p, t[begin:], y[begin:], end_step, noise)
     exponential = _fit(_fallen, t[begin:], y[begin:], end_step, noise)
-    seen = min(1.0, float(t[-1]) / end_step)
-    weight = 0.5 + 0.5 * float(np.clip((seen - MIXED_UNTIL) / (LOG_FROM - MIXED_UNTIL), 0, 1))
-    value = weight * log_time.value + (1 - weight) * exponential.value
+    value = (log_time.value + exponential.value) / 2
     doubt = max(noise, log_time.doubt, abs(log_time.value - exponential.value) / 2)
     return Forecast(value, doubt, log_time, exponential, theil_sen(t[-RECENT:], y[-RECENT:]), mann_kendall(y[-RECENT:]))
 
