@@ -19,8 +19,8 @@ import argparse
 import statistics
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -209,9 +209,15 @@ def print_thirds(cases: Sequence[Case]) -> tuple[float, int]:
 
 def print_stops(cases: Sequence[Case]) -> None:
     """What an early stop would have ended, at which share of the stage, and what of it was wrong."""
-    print(
-        "\n| outcome of the whole stage | cases | stopped | as another outcome | not stopped | stopped at, median | tokens before the end, median |"
+    heads = (
+        "outcome of the whole stage",
+        "cases",
+        "stopped",
+        "as another outcome",
+        "not stopped",
+        "stopped at, median",
     )
+    print(f"\n| {' | '.join((*heads, 'tokens before the end, median'))} |")
     print("|---|---|---|---|---|---|---|")
     for outcome in sorted({each.outcome for each in cases}):
         mine = [each for each in cases if each.outcome == outcome]
