@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from keepwarm.attempt.line import COOKBOOK
 from keepwarm.corpora.prepare import prepared_before
 from keepwarm.errors import LineageError
 from keepwarm.evaluate.divergence import divergence
+from keepwarm.plan.cookbook import ladder_for
 from keepwarm.plan.model import Plan, StageSpec
 from keepwarm.strategy.shift import Shift, graded
 
@@ -26,6 +28,17 @@ def read_shift(stage_folder: Path) -> Shift | None:
         raise LineageError(
             f"{path}: damaged ({error})", "the ladder began by it", f"remove it to measure again: rm {path}"
         ) from error
+
+
+def shift_of(plan: Plan, stage: StageSpec, arm: str = COOKBOOK) -> dict[str, Any] | None:
+    """What a stage's ladder began by: its shift, and which ladder follows from it; None before it was measured."""
+    if stage.shift != "auto":
+        found: Shift | None = Shift(stage.shift, False)
+    else:
+        found = read_shift(Path(plan.run.folder) / "arms" / arm / stage.name)
+    if found is None:
+        return None
+    return found.as_dict() | {"ladder": ladder_for(plan, plan.stages.index(stage), found.grade)[0]}
 
 
 def known_shift(plan: Plan, stage: StageSpec) -> tuple[Shift, str] | None:
