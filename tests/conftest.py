@@ -60,6 +60,31 @@ def plan_text() -> str:
     return PLAN
 
 
+@pytest.fixture(scope="session")
+def searched(tmp_path_factory, real_text) -> Path:
+    """A folder with plan.yaml and its run: in stage 2 naive was stopped early and replay 95 % accepted. Not to be changed."""
+    from keepwarm.cli.main import main
+
+    folder = tmp_path_factory.mktemp("searched")
+    (folder / "text").symlink_to(real_text)
+    text = PLAN.replace(PLAN[PLAN.index("  - {name: stage3") : PLAN.index("buffer:")], "")
+    ladder = "ladder: [{rung: naive}, {rung: replay, shares: [95%]}]"
+    for old, new in (
+        ("tokens: 10_240}", "tokens: 30_720}"), ("tokens: 5_120", "tokens: 10_240"), ("auto}", "512}"),
+        ("ladder: [{rung: replay, shares: [5%, 25%]}]", ladder), ("tolerance: 9 nats", "tolerance: {d0: 0.02 nats}"),
+    ):  # fmt: skip
+        assert text.count(old) == 1
+        text = text.replace(old, new)
+    (folder / "plan.yaml").write_text(text)
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        assert main(["run", "plan.yaml", "--stage", "stage2"]) == 0
+    finally:
+        os.chdir(before)
+    return folder
+
+
 @pytest.fixture
 def workplace(tmp_path, real_text, monkeypatch) -> Path:
     """A folder of the test's own with the text and the tiny plan, as the current folder."""

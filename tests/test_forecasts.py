@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 
+from keepwarm.attempt.choices import read_choices
 from keepwarm.attempt.pilot import thinned
 from keepwarm.cli.main import main
 from keepwarm.corpora.source import Source, WindowReader
@@ -55,8 +56,17 @@ def test_pilots_are_trained_once_and_the_line_stays(forecast, workplace, capsys)
     assert row["error"] == pytest.approx(row["forecast"] - row["measured"])
     assert "what became of it" in forecast("--stage", "stage2", "--pilot", "25%", "--shares", "0,25%")
     assert main(["status", "plan.yaml", "--json"]) == 0
-    rows = {row["kind"]: row["tokens"] for row in json.loads(capsys.readouterr().out)["account"]["rows"]}
-    assert rows["pilot"] == 12_800
+    status = json.loads(capsys.readouterr().out)
+    assert {row["kind"]: row["tokens"] for row in status["account"]["rows"]}["pilot"] == 12_800
+    assert status["stages"][0]["forecast"] == found["measured"] and status["stages"][1]["forecast"] == []
+    measured = (
+        f"forecast of replay 25%, 25.6k: d0 {row['forecast']:.3f} [{row['low']:.3f}, {row['high']:.3f}], "
+        f"measured {row['measured']:.3f}: off by {row['error']:+.3f}"
+    )
+    assert main(["status", "plan.yaml"]) == 0
+    assert measured in capsys.readouterr().out
+    assert main(["report", "plan.yaml"]) == 0
+    assert measured in (workplace / "run/report.html").read_text()
 
 
 def test_a_scarce_corpus_is_read_as_often_as_the_whole_stage_would(forecast, workplace, edit_plan):
@@ -110,3 +120,16 @@ def test_a_stage_whose_stage_before_is_open_is_refused(forecast, edit_plan, work
     said = forecast("--stage", "stage3", "--pilot", "25%", code=2)
     assert "stage3: the stage before it, stage2, is not accepted yet" in said
     assert "keepwarm run PLAN --stage stage2" in said
+
+
+def test_the_ladder_begins_where_the_forecast_says(forecast, workplace, edit_plan):
+    edit_plan(("shares: [25%]}]}\n  - {name: stage3", "shares: [5%, 25%]}]}\n  - {name: stage3"))
+    found = json.loads(forecast("--stage", "stage2", "--pilot", "25%", "--shares", "0,25%", "--json"))
+    row = next(row for row in found["table"] if row["share"] == 0.25 and row["tokens"] == 25_600)
+    bound = row["forgetting"]["d0"]["value"] + 1e-6  # what a quarter of old data just keeps, and less does not
+    edit_plan(("tolerance: 1 nats", f"tolerance: {{d0: {bound:.6f} nats}}"))
+    main(["run", "plan.yaml", "--stage", "stage2"])
+    first = read_choices(workplace / "run/arms/cookbook/stage2")[0]
+    assert first["label"] == "replay 25%"
+    (waiting,) = first["put_off"]
+    assert waiting["label"] == "replay 5%" and waiting["why"].startswith("the forecast asks for ")

@@ -7,7 +7,6 @@ kill, a full disk or Ctrl-C, and a finished run is read, not repeated.
 from __future__ import annotations
 
 from dataclasses import replace
-from fractions import Fraction
 from pathlib import Path
 
 from keepwarm import files
@@ -27,10 +26,9 @@ from keepwarm.plan.model import Plan, StageSpec
 from keepwarm.plan.rungs import Candidate, candidates
 from keepwarm.report.account import NOT_NEEDED
 from keepwarm.report.progress import progress_bar
-from keepwarm.search import Search
+from keepwarm.search import Search, beginning
 from keepwarm.shifts import measured_shift
 from keepwarm.strategy.ladder import DATA_BUG, Tried, skip_reason
-from keepwarm.strategy.shift import starting_share
 from keepwarm.tries import Try, resolved, trained
 from keepwarm.work import (
     Approve,
@@ -88,7 +86,7 @@ def _climb(context: Run, index: int, stage: StageSpec, line: Line) -> tuple[Line
     which, rungs = ladder_for(context.plan, index, shift.grade)
     context.listener.say(f"{stage.name}: shift {shift.words()} -> ladder {which}")
     (context.folder / "arms" / line.arm / stage.name / EXHAUSTED).unlink(missing_ok=True)
-    begin = Fraction(0) if which == "own" else starting_share(shift)  # an own ladder begins where it begins
+    begin = beginning(context, stage, line, shift)
     search = Search(context, stage, line, [each for rung in rungs for each in candidates(rung)], begin)
     chosen: Record = {}  # a person's `next RUNG`, until that rung is reached
     with ahead(context.plan) as company:

@@ -18,7 +18,10 @@ from keepwarm.attempt.records import Record, read_verdict, write_verdict
 from keepwarm.plan.model import StageSpec
 from keepwarm.plan.rungs import Candidate
 from keepwarm.report.account import search_tokens, spent, tokens_per_hour
-from keepwarm.strategy.ladder import TRAINABLE, Choice, Option, Tried, best_replay, choose
+from keepwarm.report.forecasted import as_asked, read_forecast
+from keepwarm.strategy.forecast import recommended
+from keepwarm.strategy.ladder import LOWEST, TRAINABLE, Begin, Choice, Option, Tried, best_replay, choose
+from keepwarm.strategy.shift import Shift, starting_share
 from keepwarm.tries import Try, cost_tokens
 from keepwarm.work import Run
 
@@ -33,7 +36,7 @@ class Search:
     stage: StageSpec
     line: Line
     candidates: Sequence[Candidate]
-    starting_share: Fraction
+    begin: Begin
     tried: list[Tried] = field(default_factory=list)
 
     @property
@@ -109,7 +112,7 @@ class Search:
             left = int(budget_tokens - spent_tokens - reserved)
         search = self.context.plan.search
         return choose(
-            options, tried, lr_max=self.line.end.lr_max, starting_share=self.starting_share, left_tokens=left,
+            options, tried, lr_max=self.line.end.lr_max, begin=self.begin, left_tokens=left,
             order=search.order, goal=search.choose,
         )  # fmt: skip
 
@@ -136,6 +139,17 @@ class Search:
             return cost, None if budget is None else budget.tokens
         rate = tokens_per_hour(entries)
         return cost, None if rate is None else int(float(budget.hours) * rate)
+
+
+def beginning(context: Run, stage: StageSpec, line: Line, shift: Shift) -> Begin:
+    """The replay share that a ladder begins with: as a forecast from this checkpoint recommends, else by the measured
+    shift; without a forecast a stage's own ladder begins where it begins."""
+    record = read_forecast(context.plan, stage.name)
+    if record is not None and record["from"] == line.end.id:
+        found = recommended(as_asked(context.plan, stage, record))
+        if found is not None:
+            return Begin(Fraction(str(found["share"])), "the forecast")
+    return LOWEST if stage.ladder is not None else Begin(starting_share(shift))
 
 
 def mean_change(verdict: Record) -> float:

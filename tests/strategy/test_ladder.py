@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keepwarm.plan.rungs import Candidate
-from keepwarm.strategy.ladder import Option, Tried, best_replay, choose, skip_reason
+from keepwarm.strategy.ladder import Begin, Option, Tried, best_replay, choose, skip_reason
 from keepwarm.strategy.promise import Forgotten
 
 LR = 3e-3
@@ -48,17 +48,17 @@ def test_in_the_order_written_while_nothing_is_known():
 
 
 def test_the_measured_shift_says_where_to_begin():
-    choice = choose(SHARES, [], lr_max=LR, starting_share=Fraction(25, 100))
+    choice = choose(SHARES, [], lr_max=LR, begin=Begin(Fraction(25, 100)))
     assert choice.option is SHARES[3] and labels(choice) == ["replay 1%", "replay 5%", "replay 10%"]
     assert choice.put_off[0].why == "the measured shift asks for 25% to begin with"
 
 
 def test_a_rung_that_has_no_share_as_high_begins_with_its_highest():
-    assert choose(SHARES[:2], [], lr_max=LR, starting_share=Fraction(25, 100)).option is SHARES[1]
+    assert choose(SHARES[:2], [], lr_max=LR, begin=Begin(Fraction(25, 100))).option is SHARES[1]
 
 
 def test_after_one_that_under_adapts_the_lower_shares_come_back_and_the_higher_wait():
-    choice = choose(SHARES, tried(SHARES, (3, "under-adapting", 0.1)), lr_max=LR, starting_share=Fraction(25, 100))
+    choice = choose(SHARES, tried(SHARES, (3, "under-adapting", 0.1)), lr_max=LR, begin=Begin(Fraction(25, 100)))
     assert choice.option is SHARES[0] and labels(choice) == ["replay 30%"]
     assert choice.put_off[0].why == "replay 25% under-adapted already; more replay would adapt less"
 
@@ -120,7 +120,7 @@ def test_of_one_rung_the_cheaper_comes_first():
 
 def test_the_order_written_puts_off_only_what_the_cookbook_does():
     seen = tried(SHARES, (0, "not-recovering", 1.118), (1, "not-recovering", 0.671), tolerance=0.12)
-    assert choose(SHARES, seen, lr_max=LR, starting_share=Fraction(1, 4), order="written").option is SHARES[2]
+    assert choose(SHARES, seen, lr_max=LR, begin=Begin(Fraction(1, 4)), order="written").option is SHARES[2]
     seen = tried(SHARES, (1, "under-adapting", 0.1))
     assert choose(SHARES, seen, lr_max=LR, order="written").option is SHARES[0]
 
@@ -202,7 +202,7 @@ def test_whatever_comes_out_no_candidate_twice_it_ends_within_the_budget_and_rep
     def ask():
         left = None if budget is None else budget - spent
         share = Fraction(percent, 100)
-        return choose(options, seen, lr_max=LR, starting_share=share, left_tokens=left, order=order, goal=goal)
+        return choose(options, seen, lr_max=LR, begin=Begin(share), left_tokens=left, order=order, goal=goal)
 
     for _ in range(len(options) + 1):
         choice = ask()

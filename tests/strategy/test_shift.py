@@ -61,7 +61,7 @@ def test_words_carry_the_numbers():
 
 def test_why_says_what_each_number_says_and_what_follows():
     assert graded(None, 2.4, 1.5).why() == [
-        "bits/byte ratio 1.600 says strong: below 2",
+        "bits/byte ratio 1.600 says strong: 1.5 to 2",
         "the worst holds: strong; the ladder begins with 5% of old data, lower shares wait",
     ]
 

@@ -56,14 +56,14 @@ def read_metrics(path: Path) -> list[Record]:
     for number, line in enumerate(lines[:-1], start=1):  # what follows the last newline was cut by a kill
         try:
             record = json.loads(line)
-            kind = record["kind"]
+            if not isinstance(record["kind"], str):
+                raise TypeError("its kind is not a word")
         except (ValueError, TypeError, KeyError) as error:
             raise LineageError(
                 f"{path}:{number}: not a metrics record ({error})",
                 "a verdict from a damaged record would be a guess",
                 "remove the damaged line, or the attempt",
             ) from error
-        assert isinstance(kind, str)
         records.append(record)
     return records
 

@@ -14,7 +14,7 @@ def judge(
     *,
     validation: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
     new: str | None = None,
-    tolerance: str = "5%",
+    tolerance: str | None = None,
     switch: int | None = None,
     json: bool = False,
 ) -> int:
@@ -29,7 +29,7 @@ def judge(
     new
         Which of these corpora is the new one.
     tolerance
-        Of an old corpus, for logs: 0.3 nats, or 5% of its reference (metrics bring their own).
+        Of an old corpus, for logs: 0.3 nats, or 5% of its reference (also if not given; metrics bring their own).
     switch
         The iteration at which the data switched, for logs (else before the first one logged).
     json
@@ -38,7 +38,7 @@ def judge(
     from keepwarm.report.judged import judged, print_judged
     from keepwarm.report.terminal import print_json
 
-    found = judged(file, validation or (), new, tolerance, switch)
+    found = judged(file, validation, new, tolerance, switch)
     if json:
         print_json(found.as_dict())
     else:

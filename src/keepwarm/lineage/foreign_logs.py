@@ -30,6 +30,7 @@ class LogLine:
     iteration: int
     iterations: int  # that the launch was asked for
     samples: int | None  # consumed
+    tokens: int | None  # consumed
     lr: float | None
     lr_digits: int  # significant
     global_batch_size: int | None
@@ -99,7 +100,7 @@ def training_line(text: str, place: str) -> LogLine | None:
             fields[field[1]] = field[2]
     lr = fields.get("learning rate")
     return LogLine(
-        place, int(match[1]), int(match[2]), _whole(fields.get("consumed samples")),
+        place, int(match[1]), int(match[2]), _whole(fields.get("consumed samples")), _whole(fields.get("consumed tokens")),
         float(lr) if lr is not None else None, _OLD_DIGITS if lr is not None and "E" in lr else _NEW_DIGITS,
         _whole(fields.get("global batch size")), number(fields.get("lm loss")), number(fields.get("grad norm")),
         _whole(fields.get("number of skipped iterations")) or 0, _whole(fields.get("number of nan iterations")) or 0,

@@ -14,13 +14,13 @@ from itertools import pairwise
 from pathlib import Path
 
 from keepwarm.errors import DataError
-from keepwarm.lineage.foreign_logs import LogLine, number, training_line
+from keepwarm.lineage.foreign_logs import LogLine, training_line
 
 _LIKE_TRAINING = re.compile(r"\biteration[= ] *[0-9]+/ *[0-9]*")
-_LIKE_VALIDATION = re.compile(r"\bvalidation loss at")
+_LIKE_VALIDATION = re.compile(r"\bvalidation loss at iteration")  # not "at the end of training", a test
 _VALIDATION = re.compile(
     r"\bvalidation loss at iteration ([0-9]+)(?: on ([^|]+?))? \|.*?\blm loss value *[=:] *"
-    r"([-+]?(?:[0-9.]+(?:[eE][-+]?[0-9]+)?|nan|inf))"
+    r"([-+]?(?:[0-9]+(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?|nan|inf|NAN|INF))"
 )
 
 
@@ -55,7 +55,7 @@ def read_points(path: Path) -> Points:
                 if (line := training_line(text, f"{path}:{place}")) is not None:
                     lines.append(line)
                 elif (match := _VALIDATION.search(text)) is not None:
-                    found = Validation(int(match[1]), (match[2] or "").strip(), number(match[3]) or 0.0)
+                    found = Validation(int(match[1]), (match[2] or "").strip(), float(match[3]))
                     losses[found.iteration, found.drawn] = found
                 else:
                     unparsed += bool(_LIKE_TRAINING.search(text) or _LIKE_VALIDATION.search(text))

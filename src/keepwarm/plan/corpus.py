@@ -12,6 +12,11 @@ from keepwarm.plan.values import Texts
 StandIn = Literal["proxy", "generated"]  # what a corpus is where D_0's own data is not there
 
 
+def called(corpus: str, stand_in: str | None) -> str:
+    """A corpus's name for people: with what it is where it stands in for another, as `d0 (proxy)`."""
+    return corpus if stand_in is None else f"{corpus} ({stand_in})"
+
+
 def _text_path(value: Any) -> Any:
     return {"text": value} if isinstance(value, str | list | tuple) else value
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from keepwarm.plan.corpus import CorpusSpec, EvaluationField, HoldoutSpec, StandIn
+from keepwarm.plan.corpus import CorpusSpec, EvaluationField, HoldoutSpec, StandIn, called
 from keepwarm.plan.judging import SearchSpec, VerdictSpec
 from keepwarm.plan.parts import Allowed, AutoCount, Model, Name, Positive
 from keepwarm.plan.rungs import Rung
@@ -279,9 +279,8 @@ class Plan(Model):
         return (self.base.corpus, *self.evaluation)
 
     def called(self, corpus: str) -> str:
-        """A corpus's name for people: with what it is where it stands in for another, as `d0 (proxy)`."""
-        stand_in = self.corpora[corpus].stand_in if corpus in self.corpora else None
-        return corpus if stand_in is None else f"{corpus} ({stand_in})"
+        """A corpus's name for people, by what the plan says of it."""
+        return called(corpus, self.stand_ins.get(corpus))
 
     def of_stage(self, stage: StageSpec) -> Plan:
         """The plan with the batch of one stage."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from keepwarm.attempt.records import DECISION, STOPPED_EARLY, Record
+from keepwarm.report.forecasted import error_lines
 from keepwarm.units import format_count
 
 
@@ -30,11 +31,13 @@ def decision_lines(found: Mapping[str, Any]) -> list[str]:
     lines: list[str] = []
     for stage in found["stages"]:
         if stage["attempts"]:
-            lines += ["", f"{stage['name']}: {stage['new']}, {stage['state']}", *_stage(stage)]
+            lines += ["", f"{stage['name']}: {stage['new']}, {stage['state']}", *stage_decisions(stage)]
     return ["decisions", *lines[1:]] if lines else []
 
 
-def _stage(stage: Mapping[str, Any]) -> Iterator[str]:
+def stage_decisions(stage: Mapping[str, Any]) -> Iterator[str]:
+    """The record of one of its stages, a line at a time."""
+    yield from (f"  {line}" for line in shift_lines(stage["shift"]))
     why = {choice["candidate"]: choice["why"] for choice in stage["choices"]}
     order = {number: place for place, number in enumerate(why)}
     attempts = sorted(stage["attempts"], key=lambda each: order.get(_number(each), len(order) + _number(each)))
@@ -44,6 +47,15 @@ def _stage(stage: Mapping[str, Any]) -> Iterator[str]:
         yield from (f"     {line}" for line in _attempt(attempt))
     put_off = stage["choices"][-1]["put_off"] if stage["choices"] else []
     yield from (f"  put off: {each['label']}: {each['why']}" for each in put_off)
+    yield from (f"  {line}" for line in error_lines(stage["forecast"]))
+
+
+def shift_lines(shift: Mapping[str, Any] | None) -> Iterator[str]:
+    """What the ladder began by, and why; nothing where it was not measured."""
+    if shift is not None:
+        yield f"shift {shift['words']} -> ladder {shift['ladder']}"
+        if shift["measured"] and shift["ladder"] != "own":
+            yield shift["why"][-1]
 
 
 def _number(attempt: Mapping[str, Any]) -> int:
@@ -53,10 +65,9 @@ def _number(attempt: Mapping[str, Any]) -> int:
 
 def _attempt(attempt: Mapping[str, Any]) -> Iterator[str]:
     for each in attempt.get("said", []):
-        sure = "" if each["sure"] == "stopped" else f" ({each['sure']})"
-        verb = "stopped as " if each["sure"] == "stopped" else ""
+        verb = f"stopped as {each['outcome']}: " if each["sure"] == "stopped" else ""  # else its text begins with it
         share = f"{each['step'] / attempt['steps']:.0%}" if attempt["steps"] else ""
-        yield f"at {share}, {format_count(each['tokens'])} tokens: {verb}{each['outcome']}{sure}: {each['text']}"
+        yield f"at {share}, {format_count(each['tokens'])} tokens: {verb}{each['text']}"
     if attempt["outcome"] is None:
         yield f"at step {attempt['step']:,} of {attempt['steps']:,}"
     else:

@@ -1,4 +1,4 @@
-"""`keepwarm explain NAME`: what a schedule, rung, guard or verdict is, its formula, when it is used, its source.
+"""`keepwarm explain NAME`: what a schedule, rung, guard, verdict, trouble or shift is, its formula, when to use it, its source.
 
 Generated from the code's own docstrings, so that the text can't drift from what is done: paragraphs that begin with
 `Formula:`, `When:` and `Source:`, and before them what it is.
@@ -20,11 +20,12 @@ from keepwarm.plan.cookbook import load_cookbook, shipped
 from keepwarm.report.terminal import console
 from keepwarm.schedule.curves import SHAPES
 from keepwarm.schedule.schedule import BUILDERS
+from keepwarm.strategy import shift, trouble
 from keepwarm.strategy.verdict import OUTCOMES
 
 KINDS = {
     "schedule": "Schedules", "shape": "Shapes of a fall", "rung": "Rungs", "guard": "Guards", "verdict": "Verdicts",
-    "cookbook": "Cookbooks",
+    "trouble": "Troubles", "shift": "Shifts", "cookbook": "Cookbooks",
 }  # fmt: skip
 _PARTS = ("formula", "when", "source")
 
@@ -50,7 +51,7 @@ class Entry:
 
 def entries() -> list[Entry]:
     """Everything that can be explained, by kind."""
-    return [*_schedules(), *_rungs(), *_guards(), *_verdicts(), *_cookbooks()]
+    return [*_schedules(), *_rungs(), *_guards(), *_verdicts(), *_troubles(), *_shifts(), *_cookbooks()]
 
 
 def explain(name: str) -> list[Entry]:
@@ -115,9 +116,9 @@ def markdown() -> str:
     """The page docs/explain.md."""
     parts = [
         "# What has a name",
-        "Every schedule, rung, guard, verdict and cookbook: what it is, its formula, when to use it (of a refusal or a "
-        "verdict: what to do next), and where it comes from. `keepwarm explain NAME` shows the same. This page is the "
-        "output of `keepwarm explain --markdown`.",
+        "Every schedule, rung, guard, verdict, trouble, shift and cookbook: what it is, its formula, when to use it (of a "
+        "refusal or a verdict: what to do next), and where it comes from. `keepwarm explain NAME` shows the same. This page "
+        "is the output of `keepwarm explain --markdown`.",
     ]
     known = entries()
     for kind, title in KINDS.items():
@@ -171,6 +172,14 @@ def _numbered(texts: Sequence[str]) -> str:
 
 def _verdicts() -> Iterator[Entry]:
     yield from (parse(name, "verdict", text) for name, text in OUTCOMES.items())
+
+
+def _troubles() -> Iterator[Entry]:
+    yield from (parse(name, "trouble", text) for name, text in trouble.explained().items())
+
+
+def _shifts() -> Iterator[Entry]:
+    yield from (parse(name, "shift", text) for name, text in shift.explained().items())
 
 
 def _cookbooks() -> Iterator[Entry]:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from keepwarm.attempt.line import COOKBOOK
 from keepwarm.attempt.progress import attempts_of, end_of
 from keepwarm.attempt.records import read_attempt
 from keepwarm.errors import LineageError
-from keepwarm.plan.model import Plan
+from keepwarm.plan.model import Plan, StageSpec
 from keepwarm.report.account import PILOTS
 from keepwarm.report.table import aligned
 from keepwarm.strategy.forecast import INTERVAL, interval, predicted, rung_words
@@ -36,6 +37,18 @@ def read_forecast(plan: Plan, stage: str) -> dict[str, Any] | None:
             f"remove it and forecast again from the same pilots: rm {path}",
         ) from error  # fmt: skip
     return content
+
+
+def as_asked(plan: Plan, stage: StageSpec, record: Record) -> dict[str, Any]:
+    """A forecast under the tokens and the tolerances that the plan has by now: its laws hold whatever these are."""
+    corpora = {
+        name: corpus
+        if corpus["reference"] is None
+        else corpus | {"tolerance": plan.verdict.tolerance_of(name).nats(corpus["reference"])}
+        for name, corpus in record["corpora"].items()
+    }
+    tokens = plan.of_stage(stage).whole_steps(stage.tokens)
+    return {**record, "corpora": corpora, "stage_tokens": tokens, "adaptation": float(plan.verdict.adaptation)}
 
 
 def measured_error(plan: Plan, stage: str) -> list[dict[str, Any]]:
@@ -150,13 +163,30 @@ def _errors(errors: list[dict[str, Any]]) -> Iterator[str]:
     yield "what became of it"
     rows = [["attempt", "corpus", "forecast", "measured", "error", "inside"]]
     for each in errors:
-        mine = {"value": each["forecast"], "low": each["low"], "high": each["high"]}
-        label = f"{each['label']}, {format_count(each['tokens'])}"
+        inside = "yes" if each["inside"] else "no"
         rows.append([
-            label if each["arm"] == "cookbook" else f"{each['arm']} {label}", each["corpus"], _cell(mine),
-            f"{each['measured']:.3f}", f"{each['error']:+.3f}", "yes" if each["inside"] else "no",
+            _tried(each), each["corpus"], _forecast(each), f"{each['measured']:.3f}", f"{each['error']:+.3f}", inside,
         ])  # fmt: skip
     yield from aligned(rows, (2, 3, 4))
+
+
+def error_lines(errors: Sequence[Record]) -> Iterator[str]:
+    """What became of a forecast, a sentence for each corpus of each attempt at full budget; nothing without one."""
+    for each in errors:
+        outside = "" if each["inside"] else ", outside the interval"
+        yield (
+            f"forecast of {_tried(each)}: {each['corpus']} {_forecast(each)}, measured {each['measured']:.3f}: "
+            f"off by {each['error']:+.3f}{outside}"
+        )
+
+
+def _tried(error: Record) -> str:
+    label = f"{error['label']}, {format_count(error['tokens'])}"
+    return label if error["arm"] == COOKBOOK else f"{error['arm']} {label}"
+
+
+def _forecast(error: Record) -> str:
+    return _cell({"value": error["forecast"], "low": error["low"], "high": error["high"]})
 
 
 def _draws(record: Record) -> int:

@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from keepwarm import files
-from keepwarm.attempt.line import COOKBOOK
+from keepwarm.attempt.line import BASE, COOKBOOK
 from keepwarm.attempt.retained import scope_of
 from keepwarm.errors import KeepwarmError
 from keepwarm.plan.model import Plan
 from keepwarm.report import charts, drawing, provenance, recovery_chart, tree
 from keepwarm.report.accounted import account_note
+from keepwarm.report.decisions import stage_decisions
 from keepwarm.report.lineage import lineage_of
 from keepwarm.report.markup import escaped, table
 from keepwarm.report.page import Leg, MatrixRow, Page, gather, matrix
@@ -168,11 +169,13 @@ def _lineage(page: Page, engine: Any) -> str:
 def _evidence(page: Page, engine: Any) -> str:
     """Each stage's forgetting since the data switched, with tolerances and forecasts."""
     drawn = []
-    for number, stage in enumerate(page.plan.stages, start=1):
-        spec = recovery_chart.recovery(page, stage.name)
+    for number, stage in enumerate(page.found["stages"], start=1):
+        spec = recovery_chart.recovery(page, stage["name"])
         if spec is not None:
             picture = _drawing(f"evidence-{number}", spec, engine, "", 560)
-            drawn.append(f"<h3>{escaped(stage.name)}: {escaped(stage.new)}</h3>{picture}")
+            decided = escaped("\n".join(stage_decisions(stage)))
+            words = f"<details><summary>Every decision, in words</summary><pre>{decided}</pre></details>"
+            drawn.append(f"<h3>{escaped(stage['name'])}: {escaped(stage['new'])}</h3>{picture}{words}")
     if not drawn:
         return "<p>No attempt was measured yet after its new data came in.</p>"
     return "".join(drawn) + f'<p class="muted">{escaped(recovery_chart.CAPTION)}</p>'
@@ -196,7 +199,7 @@ def _matrices(page: Page) -> str:
 
 def _matrix(page: Page, rows: Sequence[MatrixRow]) -> str:
     corpora = [name for name in page.corpora if name in rows[0].loss]
-    head = "<th>after</th>" + "".join(f"<th>{escaped(name)}</th>" for name in corpora)
+    head = "<th>after</th>" + "".join(f"<th>{escaped(page.plan.called(name))}</th>" for name in corpora)
     body = "".join(
         f"<tr><th>{escaped(row.after)}</th>{''.join(_cell(row, name) for name in corpora)}</tr>" for row in rows
     )
@@ -209,7 +212,7 @@ def _cell(row: MatrixRow, corpus: str) -> str:
         return '<td class="unseen"></td>'
     if change is None or row.taught is None:
         return f'<td class="unseen">{loss:.2f}</td>'
-    if row.taught == corpus:
+    if corpus == row.taught or row.after == BASE:
         return f'<td class="own">{loss:.2f}</td>'
     strength = round(min(0.55, 0.08 + 0.47 * abs(change) / FULL_COLOUR_NATS), 3) if abs(change) >= 0.005 else 0
     tone = "warm" if change > 0 else "cool"

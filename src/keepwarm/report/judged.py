@@ -17,27 +17,50 @@ from keepwarm.report.terminal import console
 from keepwarm.strategy.judge_log import Asked, Judged, judge_log, judge_metrics
 from keepwarm.units import format_count
 
+USUAL_TOLERANCE = "5%"
 
-def judged(file: Path, validation: Sequence[str], new: str | None, tolerance: str, switch: int | None) -> Judged:
-    """The verdict on a file, by what it is; DataError of one that is neither metrics nor a log."""
+
+def judged(
+    file: Path, validation: Sequence[str] | None, new: str | None, tolerance: str | None, switch: int | None
+) -> Judged:
+    """The verdict on a file, by what it is; DataError of one that is neither metrics nor a log, and of options that it
+    has no use for."""
     if file.is_dir():
         raise DataError(f"{file}: a folder", "one file is judged", f"keepwarm judge {file / 'metrics.jsonl'}")
+    options = {"--validation": validation, "--new": new, "--tolerance": tolerance, "--switch": switch}
+    given = [name for name, value in options.items() if value is not None]
     if _is_metrics(file):
-        if validation or new or switch is not None:
+        if given:
             raise DataError(
-                f"{file}: metrics, with --validation, --new or --switch",
-                "metrics hold every corpus, and these options would be ignored",
+                f"{file}: metrics, with {', '.join(given)}",
+                "metrics hold every corpus, its tolerance and the switch, so that would be ignored",
                 f"keepwarm judge {file}",
             )
-        records = read_metrics(file)
-        if not records or records[0]["kind"] != "header":
-            raise DataError(
-                f"{file}: no header record", "references and tolerances stand there", "name an attempt's metrics.jsonl"
-            )
-        return judge_metrics(records, int(not file.read_bytes().endswith(b"\n")))
-    limit = _tolerance(tolerance)
+        return _of_metrics(file)
+    if not validation and (needless := [name for name in given if name != "--switch"]):
+        raise DataError(
+            f"{file}: a log, with {', '.join(needless)} and no corpus's validation",
+            "one blended loss tells of no corpus, so that would be ignored",
+            f"keepwarm judge {file} --validation CORPUS=LOG",
+        )
+    limit = _tolerance(tolerance if tolerance is not None else USUAL_TOLERANCE)
     asked = Asked(new, float(limit.value), limit.unit == "relative", switch)
-    return judge_log(read_points(file), _logs(validation), asked)
+    return judge_log(read_points(file), _logs(validation or ()), asked)
+
+
+def _of_metrics(file: Path) -> Judged:
+    records = read_metrics(file)
+    if not records or records[0]["kind"] != "header":
+        raise DataError(
+            f"{file}: no header record", "references and tolerances stand there", "name an attempt's metrics.jsonl"
+        )
+    try:
+        return judge_metrics(records, int(not file.read_bytes().endswith(b"\n")))
+    except KeyError as error:
+        raise DataError(
+            f"{file}: {error} is missing in a record", "a verdict from a damaged record would be a guess",
+            "name the metrics.jsonl that an attempt wrote",
+        ) from error  # fmt: skip
 
 
 def print_judged(file: Path, found: Judged) -> None:
@@ -46,7 +69,8 @@ def print_judged(file: Path, found: Judged) -> None:
 
 
 def _lines(file: Path, found: Judged) -> Iterator[str]:
-    unread = f", {found.unparsed_lines} lines not read" if found.unparsed_lines else ""
+    lines = found.unparsed_lines
+    unread = f", {lines} line{'s' * (lines != 1)} not read" if lines else ""
     yield f"{file}: {found.training_points:,} training and {found.validation_points:,} validation points{unread}"
     yield f"verdict: {found.outcome}"
     yield from (f"  {reason}" for reason in found.reasons)

@@ -67,7 +67,12 @@ def numbers(plan: Plan) -> dict[str, Any]:
         "lr_max": plan.plateau_lr,
         "max_epochs": float(plan.max_epochs),
         "corpora": {
-            name: {"tokens": size.tokens, "exact": size.exact, "left_out": size.left_out}
+            name: {
+                "tokens": size.tokens,
+                "exact": size.exact,
+                "left_out": size.left_out,
+                "stand_in": plan.stand_ins.get(name),
+            }
             for name, size in sizes.items()
         },
         "base": rows[0] if rows else {"checkpoint": plan.base.checkpoint, "phase": plan.base.phase},

@@ -91,7 +91,7 @@ class FedRow:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """All the report shows. `corpora` is D_0, then in the order they are taught, then the rest."""
+    """All the report shows. `corpora` is D_0, then in the order they are taught, the rest, what is only measured."""
 
     plan: Plan
     found: dict[str, Any]
@@ -121,7 +121,9 @@ def gather(plan: Plan) -> Page:
     return Page(
         plan=plan,
         found=found,
-        corpora=tuple(dict.fromkeys([plan.base.corpus, *(stage.new for stage in plan.stages), *plan.corpora])),
+        corpora=tuple(
+            dict.fromkeys([plan.base.corpus, *(stage.new for stage in plan.stages), *plan.corpora, *plan.evaluation])
+        ),
         base=base,
         legs=legs,
         buffer=buffer,
@@ -164,6 +166,8 @@ def _missing(plan: Plan, found: Mapping[str, Any], base: Manifest | None, legs: 
         yield "the base is not there yet: there is nothing to compare with"
     elif not any(leg.stage == BASE for leg in legs):
         yield f"the base was given, not trained here: its phase {base.phase} is {base.phase_is}, its curve is not known"
+    for corpus in plan.stand_ins:
+        yield f"D_0's own data: {plan.called(corpus)} stands in for it, and what is forgotten of D_0 is measured on that"
     for stage in found["stages"]:
         if stage["state"] == "pending":
             yield f"{stage['name']} has not begun"
@@ -206,8 +210,10 @@ def _correction(start: Record, end: Record, now: Record, corpus: str) -> float:
 
 
 def taught_by(page: Page) -> dict[str, str]:
-    """Corpus -> the stage that teaches it; D_0 by the base."""
-    return {page.plan.base.corpus: BASE} | {stage.new: stage.name for stage in reversed(page.plan.stages)}
+    """Corpus -> the stage that teaches it; D_0 by the base, which knew what is only measured too."""
+    return dict.fromkeys(page.plan.known_by_base, BASE) | {
+        stage.new: stage.name for stage in reversed(page.plan.stages)
+    }
 
 
 def taught_until(page: Page, stage: str) -> dict[str, str]:
@@ -230,7 +236,8 @@ def matrix(page: Page, arm: str) -> list[MatrixRow]:
     branches = [leg for leg in page.legs if leg.arm == arm and leg.cooldown and leg.fate == "kept"]
     if branches:
         ends.append(("cooldown", None, branches[-1].manifests[-1]))
-    reference: dict[str, float] = {}
+    known = [name for name in page.plan.known_by_base if name in page.base.evaluation]
+    reference = {name: float(page.base.evaluation[name]["loss"]) for name in known}
     rows = []
     for after, new, manifest in ends:
         losses = {name: float(found["loss"]) for name, found in manifest.evaluation.items()}

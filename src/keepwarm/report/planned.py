@@ -22,7 +22,7 @@ def print_plan(plan: Plan, found: dict[str, Any], rate: float | None) -> None:
     out.print(
         f"{plan.name}: {len(plan.stages)} stages, {found['step_tokens']:,} tokens a step, run folder {plan.run.folder}"
     )
-    out.print(_corpora(found))
+    out.print(_corpora(plan, found))
     for name, size in found["corpora"].items():
         if size["left_out"] is not None:
             out.print(LeftOut(**size["left_out"]).words(name, size["tokens"]), markup=False, soft_wrap=True)
@@ -33,12 +33,12 @@ def print_plan(plan: Plan, found: dict[str, Any], rate: float | None) -> None:
     _print_cost(plan, found, rate)
 
 
-def _corpora(found: dict[str, Any]) -> Table:
+def _corpora(plan: Plan, found: dict[str, Any]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("corpus")
     table.add_column("tokens (~ estimated from bytes)", justify="right")
     for name, size in found["corpora"].items():
-        table.add_row(name, f"{'' if size['exact'] else '~'}{size['tokens']:,}")
+        table.add_row(plan.called(name), f"{'' if size['exact'] else '~'}{size['tokens']:,}")
     return table
 
 

@@ -33,11 +33,11 @@ def recovery(page: Page, stage: str) -> Spec | None:
         return None
     corpora = list(dict.fromkeys(name for leg in legs for name in leg.records[0]["old"]))
     labels = [leg.progress.label for leg in legs]
-    panels = [_panel(legs, labels, corpus, last=corpus == corpora[-1]) for corpus in corpora]
+    panels = [_panel(page, legs, labels, corpus, last=corpus == corpora[-1]) for corpus in corpora]
     return whole({"vconcat": panels, "spacing": 22, "bounds": "flush", "resolve": APART}, LEFT + 40)
 
 
-def _panel(legs: Sequence[Leg], labels: Sequence[str], corpus: str, *, last: bool) -> Spec:
+def _panel(page: Page, legs: Sequence[Leg], labels: Sequence[str], corpus: str, *, last: bool) -> Spec:
     curves = [row for leg in legs for row in _curve(leg, corpus)]
     forecasts = [row for leg in legs for row in _forecast(leg, corpus)]
     allowed = sorted({leg.records[0]["tolerance"][corpus]["nats"] for leg in legs if corpus in leg.records[0]["old"]})
@@ -48,7 +48,7 @@ def _panel(legs: Sequence[Leg], labels: Sequence[str], corpus: str, *, last: boo
     y = {
         "field": "y",
         "type": "quantitative",
-        "axis": {"title": f"{corpus} forgot, nats", "tickCount": 5, "minExtent": 34},
+        "axis": {"title": f"{page.plan.called(corpus)} forgot, nats", "tickCount": 5, "minExtent": 34},
     }
     scale = {"domain": list(labels), "range": [f"var(--k{number % COLOURS})" for number in range(len(labels))]}
     legend = {"orient": "top", "title": None, "labelColor": "var(--ink)", "labelLimit": 0, "columns": 4}

@@ -1,7 +1,7 @@
 """The state of a run as data: `keepwarm status --json`, the demo's table and the report all read this.
 
-`{"stages": [{"name", "state", "attempts": [...], "choices": [...]}], "arms": {ARM: {"forgetting", "regret", "loss"}},
-"account": {...}, "next": {...}}`.
+`{"stand_ins": {CORPUS: "proxy" or "generated"}, "stages": [{"name", "state", "shift", "attempts": [...],
+"choices": [...], "forecast": [...]}], "arms": {ARM: {"forgetting", "regret", "loss"}}, "account": {...}, "next": {...}}`.
 Read from the run folder alone; no torch, and it never writes.
 """
 
@@ -20,6 +20,8 @@ from keepwarm.lineage.manifest import Manifest, read_manifest
 from keepwarm.plan.model import Plan, StageSpec
 from keepwarm.report.account import account
 from keepwarm.report.decisions import said
+from keepwarm.report.forecasted import measured_error
+from keepwarm.report.shifted import shift_of
 
 D0_ONLY = "d0-only"
 EXHAUSTED_ADVICE = (
@@ -38,6 +40,7 @@ def status(plan: Plan) -> dict[str, Any]:
     return {
         "name": plan.name,
         "folder": plan.run.folder,
+        "stand_ins": plan.stand_ins,
         "base": _base(plan),
         "stages": stages,
         "arms": arms,
@@ -101,8 +104,10 @@ def _stage(plan: Plan, arm: str, stage: StageSpec) -> dict[str, Any]:
         "name": stage.name,
         "new": stage.new,
         "state": state,
+        "shift": shift_of(plan, stage, arm),
         "attempts": [_attempt(each) for each in found],
         "choices": read_choices(folder),
+        "forecast": measured_error(plan, stage.name),
         "ended": ended,
     }
 
@@ -163,7 +168,7 @@ def _losses(records: list[dict[str, Any]]) -> dict[str, Any]:
 def _arm(plan: Plan, arm: str) -> dict[str, Any]:
     """Losses and forgetting at the end of an arm's line (as far as it has come)."""
     base = base_manifest(plan)
-    taught: list[tuple[str, Manifest]] = [(plan.base.corpus, base)] if base else []
+    taught: list[tuple[str, Manifest]] = [(name, base) for name in plan.known_by_base] if base else []
     last = base
     cooled: Manifest | None = None
     kept: Progress | None = None

@@ -237,16 +237,15 @@ def loss_table(plan: Plan, found: dict[str, Any]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title="end of the line", title_justify="left")
     for name in ("corpus", "arm", "when taught", "at peak", "forgotten", "cooled"):
         table.add_column(name, justify="left" if name in ("corpus", "arm") else "right")
-    taught_by = {plan.base.corpus: plan.base.corpus} | {stage.new: stage.new for stage in plan.stages}
-    for corpus in plan.corpora:
+    for corpus in (*plan.corpora, *plan.evaluation):
         for arm, facts in found["arms"].items():
             if corpus not in facts["loss"]:
                 continue
             loss, forgotten = facts["loss"][corpus], facts["forgetting"].get(corpus)
-            taught = facts["after"].get(taught_by.get(corpus, ""), {}).get(corpus)
+            taught = facts["after"].get(corpus, {}).get(corpus)
             cells = (taught, loss["peak"], forgotten, loss["cooled"])
             words = [("" if v is None else f"{v:+.3f}" if i == 2 else f"{v:.3f}") for i, v in enumerate(cells)]
-            table.add_row(corpus, arm, *words)
+            table.add_row(plan.called(corpus), arm, *words)
     return table
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from keepwarm.attempt.line import BASE, COOKBOOK
+from keepwarm.plan.corpus import called
 from keepwarm.report.account import NOT_NEEDED
+from keepwarm.report.decisions import shift_lines
 from keepwarm.report.page import Leg, Page, matrix
 from keepwarm.units import format_count
 
@@ -26,7 +28,8 @@ def verdicts(page: Page) -> list[Verdict]:
     found = [Verdict(f"base: {page.plan.base.corpus} (D_0)", page.found["base"]["state"], (_base(page),))]
     for number, (stage, state) in enumerate(zip(page.plan.stages, page.found["stages"], strict=True), start=1):
         title = f"{stage.name}: {stage.new} (D_{number})"
-        found.append(Verdict(title, state["state"], tuple(_stage(page, stage.name, state["state"]))))
+        shift = (f"{line[0].upper()}{line[1:]}." for line in shift_lines(state["shift"]))
+        found.append(Verdict(title, state["state"], (*shift, *_stage(page, state))))
     compared = tuple(sentence for arm in page.plan.control for sentence in _control(page, arm))
     if compared:
         found.append(Verdict("against the control", "measured", compared))
@@ -37,19 +40,27 @@ def _base(page: Page) -> str:
     if page.base is None:
         return "The base is not finished: nothing is taught on top of it yet."
     corpus, evaluation = page.plan.base.corpus, page.base.evaluation
-    loss = f", held-out loss {evaluation[corpus]['loss']:.3f} nats" if corpus in evaluation else ""
+    loss = (
+        f", held-out loss of {page.plan.called(corpus)} {evaluation[corpus]['loss']:.3f} nats"
+        if corpus in evaluation
+        else ""
+    )
     if not any(leg.stage == BASE for leg in page.legs):
         return f"Given, not trained here; {page.base.phase} ({page.base.phase_is}){loss}."
     return f"Trained on {format_count(page.base.line_tokens)} tokens; {page.base.phase}{loss}."
 
 
-def _stage(page: Page, name: str, state: str) -> Iterator[str]:
+def _stage(page: Page, found: Mapping[str, Any]) -> Iterator[str]:
+    name, state = found["name"], found["state"]
     tried = [leg for leg in page.legs if leg.arm == COOKBOOK and leg.stage == name and not leg.cooldown]
     if not tried:
         yield "Not begun."
         return
+    steered = {attempt["folder"]: attempt["steered"] for attempt in found["attempts"] if "steered" in attempt}
     for leg in tried:
         yield _attempt(leg)
+        if str(leg.progress.folder) in steered:
+            yield f"Its mix was steered: {steered[str(leg.progress.folder)]}."
     trained = [leg for leg in tried if leg.fate != "skipped"]
     lost = sum(leg.tokens for leg in trained if leg.fate == "rejected")
     if state == "exhausted":
@@ -95,7 +106,7 @@ def _numbers(verdict: dict[str, Any], *, failed: bool = False) -> str:
             if found["forgetting"] >= 0
             else f"improved by {-found['forgetting']:.3f}"
         )
-        words.append(f"{corpus} {moved} nats ({found['tolerance']:.3g} allowed)")
+        words.append(f"{called(corpus, found.get('stand_in'))} {moved} nats ({found['tolerance']:.3g} allowed)")
     for corpus, found in new.items():
         if not (failed and found["learned"]):
             words.append(f"{corpus} gained {found['gain']:.3f} nats ({found['needed']:.3f} needed)")
@@ -113,7 +124,7 @@ def _control(page: Page, arm: str) -> Iterator[str]:
     for corpus in page.corpora:
         change, control = mine.change.get(corpus), other.change.get(corpus)
         if change is not None and control is not None and corpus != mine.taught:
-            words.append(f"{corpus} {change:+.2f} against {control:+.2f}")
+            words.append(f"{page.plan.called(corpus)} {change:+.2f} against {control:+.2f}")
     yield f"After {mine.after}, nats lost since each corpus was taught, this line against {arm}: {', '.join(words)}."
     new = mine.taught
     if new is not None and new in mine.loss and new in other.loss:

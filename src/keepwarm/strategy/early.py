@@ -2,9 +2,10 @@
 
 At each evaluation since the data switched, once there is enough to go by, the attempt stands as
 
-diverged        old and new data both worse than before; or old data beyond its tolerance and nothing learned, with training above
-                its own beginning or a gradient norm 10 times its median for three evaluations; or a number that is not finite;
-                or an old corpus jumped five times beyond what no replay costs (then look at the data first)
+diverged        old and new data both worse than before; or old data beyond its tolerance and nothing learned, with
+                training above its own beginning or a gradient norm 10 times its median for three evaluations; or a
+                number that is not finite; or an old corpus jumped five times beyond what no replay costs (then look at
+                the data first)
 not-recovering  an old corpus is forecast beyond its tolerance at the end: worsening, on a plateau, or falling too slowly
 under-adapting  the new corpus is forecast to gain less than it must, of what the no-replay control gains
 recovering      an old corpus is beyond its tolerance now, and forecast within at the end
@@ -42,6 +43,7 @@ SPIKE_ALARM = 5.0  # times what the no-replay control forgot, or the tolerance
 DRIFT = 0.025  # of the reference, an e-fold of steps ahead: what no fit of a curve's beginning foretells (benchmarks)
 NOISE_WIDTHS = 2.0
 NOW = 3  # evaluations whose mean is where a corpus stands
+NO_CONTROL = "more than noise (no control)"
 STOPS = ("diverged", "not-recovering", "under-adapting")
 
 
@@ -65,7 +67,8 @@ class OldStand:
 
 @dataclass(frozen=True, slots=True)
 class NewStand:
-    """How the new corpus stands: `gain` and `needed` now, and what share of the control's gain is forecast."""
+    """How the new corpus stands: `gain` and `needed` now, and what is forecast: a share of the control's gain, or nats
+    where there is no control."""
 
     gain: float
     noise: float
@@ -73,6 +76,7 @@ class NewStand:
     forecast: float
     doubt: float
     needed_is: str
+    of_control: bool
     short: bool
     worse: bool
     clear: bool
@@ -227,24 +231,24 @@ def _new(seen: Evidence, series: NewSeries) -> NewStand:
     if seen.share >= 1:
         needed = NOISE_WIDTHS * noise
         short, clear = gain <= needed, abs(gain - needed) > NOISE_WIDTHS * noise
-        return NewStand(gain, noise, needed, gain, noise, "more than noise (no control)", short, gain < -needed, clear)
+        return NewStand(gain, noise, needed, gain, noise, NO_CONTROL, False, short, gain < -needed, clear)
     ahead = forecast(since.tolist(), series.gained.tolist(), seen.phase_steps, noise)
     worse = gain < -NOISE_WIDTHS * noise
     hopeless = max(gain, ahead.value) + NOISE_WIDTHS * ahead.doubt < 0
     known = np.isfinite(series.control) & (series.control >= max(series.control[-1] / 2, NOISE_WIDTHS * noise))
-    if known[-1] and known.sum() >= FEWEST_EVALUATIONS:
+    of_control = bool(known[-1] and known.sum() >= FEWEST_EVALUATIONS)
+    if of_control:
         ratio = series.gained[known] / series.control[known]
-        of_control = forecast(
-            since[known].tolist(), ratio.tolist(), seen.phase_steps, noise / float(series.control[-1])
-        )
-        value, doubt = of_control.exponential.value, of_control.doubt  # a share saturates
+        shares = forecast(since[known].tolist(), ratio.tolist(), seen.phase_steps, noise / float(series.control[-1]))
+        value, doubt = shares.exponential.value, shares.doubt  # a share saturates
         short = value < series.share
         clear = abs(value - series.share) > NOISE_WIDTHS * doubt and (ratio[-1] < series.share or not short)
         needed, needed_is = series.share * float(series.control[-1]), f"{series.share:.0%} of the control's"
     else:
-        value, doubt, needed, needed_is = ahead.value, ahead.doubt, NOISE_WIDTHS * noise, "more than noise (no control)"
+        value, doubt, needed, needed_is = ahead.value, ahead.doubt, NOISE_WIDTHS * noise, NO_CONTROL
         short, clear = value <= needed, abs(value - needed) > NOISE_WIDTHS * doubt
-    return NewStand(gain, noise, needed, value, doubt, needed_is, short, worse, hopeless if worse else clear)
+    sure = hopeless if worse else clear
+    return NewStand(gain, noise, needed, value, doubt, needed_is, of_control, short, worse, sure)
 
 
 def _spiked(seen: Evidence) -> str | None:
@@ -292,13 +296,20 @@ def _words(name: str, stand: OldStand) -> str:
         f"+- {stand.doubt:.3f}, tolerance {stand.tolerance:.3f}"
     )
     if stand.lost and stand.state.startswith("falling"):
-        when = f"after {format_count(stand.crosses_tokens)} tokens" if stand.crosses_tokens else "never"
-        text += f", which the fit crosses {when}: too slow"
+        tokens = stand.crosses_tokens
+        crosses = f"crosses after {format_count(tokens)} tokens" if tokens is not None else "never crosses"
+        text += f", which the fit {crosses}: too slow"
     return text
 
 
 def _new_words(name: str, stand: NewStand) -> str:
-    return f"{name} gained {stand.gain:+.3f} nats of the {stand.needed:.3f} needed by now ({stand.needed_is})"
+    ahead = f"{stand.forecast:+.3f} +- {stand.doubt:.3f}"
+    if stand.of_control:
+        ahead = f"{stand.forecast:.0%} +- {stand.doubt:.0%}"
+    return (
+        f"{name} gained {stand.gain:+.3f} nats of the {stand.needed:.3f} needed by now ({stand.needed_is}), forecast at "
+        f"the end {ahead}"
+    )
 
 
 def _rounded(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -75,14 +76,17 @@ class Evidence:
         return float(self.since_steps[-1]) / self.phase_steps if len(self.since_steps) else 0.0
 
     def until(self, count: int) -> Evidence:
-        """What was known after the first `count` evaluations."""
+        """What was known after the first `count` evaluations; what broke training came behind all but the last."""
         cut = slice(0, count)
         old = (replace(o, forgotten=o.forgotten[cut], noise=o.noise[cut], control=o.control[cut]) for o in self.old)
         new = self.new and replace(
             self.new, gained=self.new.gained[cut], noise=self.new.noise[cut], control=self.new.control[cut]
         )
         training = Training(self.training.loss[cut], self.training.norm[cut])
-        return replace(self, since_steps=self.since_steps[cut], old=tuple(old), new=new, training=training)
+        broken = self.broken if count >= len(self.since_steps) else None
+        return replace(
+            self, since_steps=self.since_steps[cut], broken=broken, old=tuple(old), new=new, training=training
+        )
 
 
 def evidence(records: Sequence[Record]) -> Evidence:
@@ -168,13 +172,16 @@ def _picked(windows: Sequence[float], size: int) -> list[float]:
 
 def _training(records: Sequence[Record], switch: int, seen: Sequence[Record]) -> Training:
     found = [r for r in records if r["kind"] == "train" and r["step"] > switch]
-    steps = np.array([r["step"] for r in found])
+    steps = np.array([r["step"] for r in found], dtype=np.float64)
     loss = np.array([r["loss"] for r in found], dtype=np.float64)
     norm = np.array([r.get("grad_norm", np.nan) for r in found], dtype=np.float64)
-    ends = [r["step"] for r in seen]
-    parts = [(steps > a) & (steps <= b) for a, b in zip([switch, *ends], ends, strict=False)]
-    empty = np.nan
+    return training_between(steps, loss, norm, [switch, *(r["step"] for r in seen)])
+
+
+def training_between(steps: Floats, loss: Floats, norm: Floats, borders: Sequence[int]) -> Training:
+    """Training by interval: behind each of these steps up to the next, NaN where nothing was trained between them."""
+    parts = [(steps > a) & (steps <= b) for a, b in pairwise(borders)]
     return Training(
-        np.array([loss[part].mean() if part.any() else empty for part in parts]),
-        np.array([np.median(norm[part]) if part.any() else empty for part in parts]),
+        np.array([loss[part].mean() if part.any() else np.nan for part in parts]),
+        np.array([np.median(norm[part]) if part.any() else np.nan for part in parts]),
     )

@@ -80,14 +80,15 @@ def made(pilots: Sequence[Pilot], drifts: Mapping[str, tuple[float, float] | Non
 
 
 def points_of(pilots: Sequence[Pilot], corpus: str) -> Points:
-    """What the pilots measured of a corpus on the way and at their ends, over the windows of the way."""
-    shares, tokens, windows = [], [], []
+    """What the pilots measured of a corpus on the way and at their ends."""
+    shares, tokens, windows, whole = [], [], [], []
     for pilot in (each for each in pilots if not each.control):
-        for at, difference, _ in _differences(pilot, corpus):
+        for at, difference, over_all in _differences(pilot, corpus):
             shares.append(pilot.share)
             tokens.append(at)
             windows.append(difference)
-    return Points(np.array(shares), np.array(tokens, dtype=np.float64), np.array(windows))
+            whole.append(over_all.mean())
+    return Points(np.array(shares), np.array(tokens, dtype=np.float64), np.array(windows), np.array(whole))
 
 
 def predicted(record: Record, share: float, tokens: float) -> dict[str, Floats]:
@@ -170,8 +171,7 @@ def _fitted(
         around = np.random.default_rng(asked.seed).standard_normal(len(moved))
         measured = points.values[(points.shares == share) & (points.tokens == end)].mean()
         check.append({"share": float(share), "measured": float(measured), **interval(moved + half.noise * around)})
-    ratio = _to_all_windows(pilots, name)
-    return Surface({**surface.law, "scale": surface.law["scale"] * ratio}, surface.noise), check
+    return surface, check
 
 
 def _first_half(points: Points) -> Points:
@@ -205,13 +205,6 @@ def _differences(pilot: Pilot, corpus: str) -> list[tuple[int, Floats, Floats]]:
             part = now[chosen] if record["full"] else now
             found.append((int(record["tokens"]), part - before[chosen], now - before if record["full"] else part))
     return found
-
-
-def _to_all_windows(pilots: Sequence[Pilot], corpus: str) -> float:
-    """What a difference over the windows of the way is over all of them, from the pilots' ends."""
-    ends = [_differences(pilot, corpus)[-1][1:] for pilot in pilots if not pilot.control]
-    part, whole = (np.array([float(each.mean()) for each in column]) for column in zip(*ends, strict=True))
-    return float(np.clip(part @ whole / (part @ part), 0.5, 2.0)) if part @ part else 1.0
 
 
 def _excess(record: Record, losses: Mapping[str, Floats]) -> dict[str, Floats]:

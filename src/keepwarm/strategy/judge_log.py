@@ -20,7 +20,7 @@ from keepwarm.errors import DataError
 from keepwarm.lineage.foreign_logs import LogLine
 from keepwarm.lineage.log_points import Points
 from keepwarm.strategy.early import Decision, decide, decisions, training_broke
-from keepwarm.strategy.evidence import Evidence, Floats, NewSeries, OldSeries, Record, Training, evidence
+from keepwarm.strategy.evidence import Evidence, Floats, NewSeries, OldSeries, Record, evidence, training_between
 from keepwarm.strategy.trouble import helps, trouble_of
 from keepwarm.strategy.verdict import judge
 
@@ -88,12 +88,15 @@ def judge_metrics(records: Sequence[Record], cut_lines: int = 0) -> Judged:
 def judge_log(log: Points, validation: Mapping[str, Points], asked: Asked) -> Judged:
     """The verdict on a training log, with a log of validation for each corpus or without. DataError where a corpus's log
     has no validation loss, or the new one is not among them."""
+    read = {each.path: each for each in (log, *validation.values())}.values()
     points = {
         "training_points": len(log.training),
-        "validation_points": len(log.validation) + sum(len(each.validation) for each in validation.values()),
-        "unparsed_lines": log.unparsed_lines + sum(each.unparsed_lines for each in validation.values()),
+        "validation_points": sum(len(each.validation) for each in read),
+        "unparsed_lines": sum(each.unparsed_lines for each in read),
     }
     broken, notes = _training(log)
+    if broken is None and not validation:
+        broken = training_broke(*_intervals(log.training, asked.switch_iteration))
     if broken is not None or not validation:
         outcome = "diverged" if broken is not None else "undecided"
         kind = trouble_of(outcome, learning=True)
@@ -149,26 +152,27 @@ def _changes(seen: Evidence, tokens: Sequence[int] | None, switch: int) -> tuple
 
 
 def _training(log: Points) -> tuple[str | None, tuple[str, ...]]:
-    """Why training broke, or None; and what else there is to say of a log's training lines."""
+    """Which loss ended as no finite number, or None; and what else there is to say of a log's training lines."""
     lines = log.training
-    notes = [f"{log.restarts} restarts repeat iterations; the last time each was trained counts"] * bool(log.restarts)
+    notes = [f"restarts: {log.restarts}; of an iteration that was trained again the last time counts"] * bool(
+        log.restarts
+    )
     skipped = [line for line in lines if line.skipped]
     if skipped:
         notes.append(
-            f"{sum(line.skipped for line in skipped)} iterations were logged as skipped, the first in line "
-            f"{_line_number(skipped[0])}: no loss is printed of them"
+            f"iterations logged as skipped: {sum(line.skipped for line in skipped)}, the first in line "
+            f"{_line_number(skipped[0])}; no loss is printed of them"
         )
     if log.unparsed_lines:
-        notes.append(f"{log.unparsed_lines} lines begin like a point and can not be read")
+        notes.append(f"lines that begin like a point and can not be read: {log.unparsed_lines}")
     bad = [line for line in lines if _not_finite(line)]
     if bad:
         first, where = bad[0], f"at iteration {bad[0].iteration:,} (line {_line_number(bad[0])})"
         after = [line for line in lines if line.iteration > first.iteration and line.loss is not None]
         if not any(math.isfinite(line.loss or 0) for line in after):
             return f"the training loss is not a finite number {where}, and no later one is", tuple(notes)
-        notes.append(f"{len(bad)} losses are not finite numbers, the first {where}; later ones are")
-    loss, norm = _intervals(lines)
-    return training_broke(loss, norm), tuple(notes)
+        notes.append(f"losses that are not finite numbers: {len(bad)}, the first {where}; later ones are")
+    return None, tuple(notes)
 
 
 def _line_number(line: LogLine) -> str:
@@ -182,16 +186,24 @@ def _not_finite(line: LogLine) -> bool:
     return not math.isfinite(line.loss)
 
 
-def _intervals(lines: Sequence[LogLine]) -> tuple[Floats, Floats]:
+def _losses(lines: Sequence[LogLine], switch: int) -> tuple[Floats, Floats, Floats]:
+    """Iteration, loss and gradient norm (NaN: not printed) of the lines behind the switch that have a loss."""
+    kept = [line for line in lines if line.iteration > switch and line.loss is not None and math.isfinite(line.loss)]
+    rows = [(line.iteration, line.loss, math.nan if line.grad_norm is None else line.grad_norm) for line in kept]
+    iteration, loss, norm = np.array(rows, dtype=np.float64).reshape(-1, 3).T
+    return iteration, loss, norm
+
+
+def _intervals(lines: Sequence[LogLine], switch: int | None) -> tuple[Floats, Floats]:
     """Mean loss and median gradient norm of equal intervals; shorter logs: of each line."""
-    kept = [line for line in lines if line.loss is not None and math.isfinite(line.loss)]
-    parts = np.array_split(np.arange(len(kept)), min(INTERVALS, len(kept))) if kept else []
-    loss = [float(np.mean([kept[i].loss for i in part])) for part in parts]
-    norm = [
-        float(np.median([kept[i].grad_norm if kept[i].grad_norm is not None else np.nan for i in part]))
-        for part in parts
-    ]
-    return np.array(loss), np.array(norm)
+    _, loss, norm = _losses(lines, -1 if switch is None else switch)
+    parts = min(INTERVALS, len(loss))
+    if not parts:
+        return loss, norm
+    return (
+        np.array([part.mean() for part in np.array_split(loss, parts)]),
+        np.array([np.median(part) for part in np.array_split(norm, parts)]),
+    )
 
 
 def _evidence(log: Points, validation: Mapping[str, Points], asked: Asked) -> tuple[Evidence, list[str]]:
@@ -216,6 +228,12 @@ def _evidence(log: Points, validation: Mapping[str, Points], asked: Asked) -> tu
         if log.training
         else max(v.iteration for p in validation.values() for v in p.validation)
     )
+    if end <= switch:
+        raise DataError(
+            f"--switch {switch}: {log.path} ends at iteration {end:,}",
+            "what is judged is what came behind the switch of data",
+            "--switch ITERATION before it, or the log of what was trained from there on",
+        )
     series = {name: _series(name, points, switch, assumed) for name, points in validation.items()}
     since = _common([found[0] for found in series.values()], validation)
     old, new = [], None
@@ -231,15 +249,26 @@ def _evidence(log: Points, validation: Mapping[str, Points], asked: Asked) -> tu
     if asked.new is None:
         assumed.append("no corpus is named as the new one (--new CORPUS), so what was learned is not judged")
     assumed.append("the learning rate is the same before the switch and at the end")
-    nothing = np.full(len(since), np.nan)
-    tokens = 1.0  # a log's iterations are its clock
+    step_tokens = _step_tokens(log.training)
+    if step_tokens is None:
+        assumed.append(f"{log.path.name} does not say how many tokens it consumed: an iteration counts as one")
+    training = training_between(*_losses(log.training, switch), [switch, *since])
     return (
         Evidence(
-            np.asarray(since, dtype=np.float64) - switch, end - switch, tokens, False, False, None, tuple(old), new,
-            Training(nothing, nothing), switch,
+            np.asarray(since, dtype=np.float64) - switch, end - switch, step_tokens or 1.0, False, False, None,
+            tuple(old), new, training, switch,
         ),
         assumed,
     )  # fmt: skip
+
+
+def _step_tokens(lines: Sequence[LogLine]) -> float | None:
+    """Tokens an iteration, on average; None where they are not printed."""
+    counted = [(line.iteration, line.tokens) for line in lines if line.tokens is not None]
+    if len(counted) < 2:
+        return None
+    (first, before), (last, after) = counted[0], counted[-1]
+    return (after - before) / (last - first)
 
 
 def _series(name: str, points: Points, switch: int, assumed: list[str]) -> tuple[Floats, Floats, float, float]:
@@ -253,7 +282,7 @@ def _series(name: str, points: Points, switch: int, assumed: list[str]) -> tuple
         assumed.append(f"{name}: its first loss, at iteration {first:,}, stands for the one before the switch")
     if not before or not after:
         raise DataError(
-            f"{points.path}: {len(found)} validation losses of {name}, {len(after)} behind iteration {switch:,}",
+            f"{points.path}: validation losses of {name} up to iteration {switch:,}: {len(before)}, behind it: {len(after)}",
             "one before the switch of data (its reference) and one behind it are the least",
             "evaluate the checkpoint the stage started from and a later one, both into this log; or --switch ITERATION",
         )

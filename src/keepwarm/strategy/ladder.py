@@ -37,6 +37,17 @@ Goal = Literal["first", "best"]
 
 
 @dataclass(frozen=True, slots=True)
+class Begin:
+    """The replay share that a ladder begins with; lower ones wait. `asked_by`: by what, in words."""
+
+    share: Fraction
+    asked_by: str = "the measured shift"
+
+
+LOWEST = Begin(Fraction(0))  # nothing waits
+
+
+@dataclass(frozen=True, slots=True)
 class Option:
     """A candidate at its place in the ladder, and the most that it may cost: training tokens, a measured one a third."""
 
@@ -93,7 +104,7 @@ def choose(
     tried: Sequence[Tried],
     *,
     lr_max: float,
-    starting_share: Fraction = Fraction(0),
+    begin: Begin = LOWEST,
     left_tokens: int | None = None,
     order: Order = "promising",
     goal: Goal = "first",
@@ -117,7 +128,7 @@ def choose(
     waiting = {
         option.number: reason
         for option in fit
-        if (reason := _put_off(option, options, tried, lr_max, starting_share, order)) is not None
+        if (reason := _put_off(option, options, tried, lr_max, begin, order)) is not None
     }
     put_off = (*waiting.values(), *unpaid)
     hopeful = [option for option in fit if option.number not in waiting]
@@ -159,8 +170,7 @@ def _why(chosen: Option, hopeful: Sequence[Option], options: Sequence[Option]) -
 
 
 def _put_off(
-    option: Option, options: Sequence[Option], tried: Sequence[Tried], lr_max: float, starting_share: Fraction,
-    order: Order,
+    option: Option, options: Sequence[Option], tried: Sequence[Tried], lr_max: float, begin: Begin, order: Order,
 ) -> PutOff | None:  # fmt: skip
     """Why a candidate is put off, or None. In the order written only what under-adapts more, as the cookbook says."""
     candidate = option.candidate
@@ -173,7 +183,7 @@ def _put_off(
     seen = [(each.candidate, each.forgotten) for each in tried if each.forgotten and not each.broken]
     if (beyond := hopeless(candidate, seen)) is not None:
         return PutOff(option, *beyond)
-    words = _below_start(candidate, options, tried, starting_share) or _no_slower(candidate, tried, lr_max)
+    words = _below_start(candidate, options, tried, begin) or _no_slower(candidate, tried, lr_max)
     return None if words is None else PutOff(option, words)
 
 
@@ -199,19 +209,16 @@ def _forgets_more(candidate: Candidate, tried: Sequence[Tried]) -> str | None:
     return None
 
 
-def _below_start(
-    candidate: Candidate, options: Sequence[Option], tried: Sequence[Tried], starting_share: Fraction
-) -> str | None:
-    """Shares below the one to begin with: the least of the rung that the shift asks for, or its greatest."""
+def _below_start(candidate: Candidate, options: Sequence[Option], tried: Sequence[Tried], begin: Begin) -> str | None:
+    """Shares below the one to begin with: the least of the rung that is asked for, or its greatest."""
     share = candidate.share
     if candidate.rung not in SHARE_RUNGS or share is None or _same_rung(candidate, tried, "under-adapting"):
         return None
     shares = [each.candidate.share for each in options if each.candidate.rung == candidate.rung]
     known = [each for each in shares if each is not None]
-    begin = min((each for each in known if each >= starting_share), default=max(known))
-    if share >= begin:
+    if share >= min((each for each in known if each >= begin.share), default=max(known)):
         return None
-    return f"the measured shift asks for {format_share(starting_share)} to begin with"
+    return f"{begin.asked_by} asks for {format_share(begin.share)} to begin with"
 
 
 def _no_slower(candidate: Candidate, tried: Sequence[Tried], lr_max: float) -> str | None:

@@ -59,7 +59,8 @@ def growth(x: Floats, gamma: float | Floats) -> Floats:
     growth of the cookbook's measurement, below 0 a saturation, the E + B/D^beta of 2406.01375.
     """
     log, power = np.log1p(x), np.asarray(gamma, dtype=np.float64)
-    return np.asarray(np.where(power == 0, log, np.expm1(power * log) / np.where(power == 0, 1.0, power)))
+    flat = np.abs(power) < 1e-9
+    return np.asarray(np.where(flat, log, np.expm1(power * log) / np.where(flat, 1.0, power)))
 
 
 def moved(tokens: float | Floats, step_tokens: int, beta: float) -> Floats:

@@ -44,11 +44,6 @@ class Measure:
             return math.log(first / second) / math.log(high / low)
         return (first - second) / (high - low)
 
-    def words(self) -> str:
-        """The borders in words."""
-        named = [f"{grade} below {border:g}" for grade, border in zip(GRADES, self.borders, strict=False)]
-        return f"{self.name}: {', '.join(named)}, else {GRADES[-1]} ({self.source})"
-
 
 MEASURES = (
     Measure("ratio", "bits/byte ratio", (1.1, 1.5, 2.0), "ours", of_ratios=True),
@@ -158,6 +153,22 @@ def graded(
     return Shift(max(grades, key=GRADES.index), True, *rates, **numbers, notes=notes)
 
 
+def explained() -> dict[str, str]:
+    """Each grade in words, by name: what `explain` shows."""
+    found: dict[str, str] = {}
+    for number, grade in enumerate(GRADES, start=1):
+        lies = "; ".join(f"{each.name} {_between(each, grade)}" for each in MEASURES)
+        ladder = "weak" if grade in ("none", "weak") else "strong"
+        found[grade] = (
+            f"Grade {number} of {len(GRADES)} of how far new data lies from D_0, measured before training.\n\n"
+            f"Formula: {lies}; the worst of them holds\n\n"
+            f"When: `shift: auto`; the cookbook's ladder for a {ladder} shift is climbed, and {_begins(grade)}. A stage's own "
+            "ladder begins where it begins, and a forecast stands above a grade.\n\n"
+            "Source: ours, set on small models (docs/benchmarks.md, Shift)."
+        )
+    return found
+
+
 def starting_share(shift: Shift) -> Fraction:
     """The replay share that the ladder begins with; 0, its lowest, where the plan declared the grade."""
     return STARTING_SHARES[shift.grade] if shift.measured else Fraction(0)
@@ -186,7 +197,9 @@ def _between(each: Measure, grade: Grade) -> str:
     number = GRADES.index(grade)
     if number == len(each.borders):
         return f"{each.borders[-1]:g} or more"
-    return f"below {each.borders[number]:g}"
+    if number == 0:
+        return f"below {each.borders[0]:g}"
+    return f"{each.borders[number - 1]:g} to {each.borders[number]:g}"
 
 
 def _begins(grade: Grade) -> str:

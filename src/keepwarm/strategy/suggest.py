@@ -17,7 +17,7 @@ from fractions import Fraction
 
 from keepwarm.plan.rungs import Candidate
 from keepwarm.plan.written import written
-from keepwarm.strategy.ladder import TRAINABLE, Option, Tried, choose
+from keepwarm.strategy.ladder import TRAINABLE, Begin, Option, Tried, choose
 from keepwarm.strategy.promise import kin, share_of
 from keepwarm.strategy.shift import GRADES, MEASURES, Shift
 
@@ -116,7 +116,7 @@ def _as_written(ladder: Sequence[Candidate], starting_share: Fraction) -> list[C
     """The order in which candidates would be tried if none told anything of another."""
     options = [Option(number, candidate) for number, candidate in enumerate(ladder)]
     tried: list[Tried] = []
-    while (option := choose(options, tried, lr_max=1.0, starting_share=starting_share).option) is not None:
+    while (option := choose(options, tried, lr_max=1.0, begin=Begin(starting_share)).option) is not None:
         tried.append(Tried(option.number, option.candidate, _UNTRIED))
     return [each.candidate for each in tried]
 

@@ -54,6 +54,7 @@ TROUBLES: dict[Kind, Trouble] = {
         ),
     )
 }  # fmt: skip
+_SOURCE = "Source: the cookbook, The verdict and Rungs."
 BY_OUTCOME: dict[str, Kind] = {
     "not-recovering": "forgetting", "under-adapting": "under-adapting", "diverged": "broken optimisation",
 }  # fmt: skip
@@ -72,8 +73,9 @@ def helps(kind: Kind | None) -> str | None:
     return TROUBLES[kind].words() if kind is not None else None
 
 
-def table() -> str:
-    """The table in words: what `explain` shows."""
-    return "\n\n".join(
-        f"{each.kind}: old data {each.old}, new data {each.new}. {each.words()}." for each in TROUBLES.values()
-    )
+def explained() -> dict[str, str]:
+    """The table in words, by name: what `explain` shows."""
+    return {
+        each.kind.replace(" ", "-"): f"Old data {each.old}; new data {each.new}.\n\nWhen: {each.words()}.\n\n{_SOURCE}"
+        for each in TROUBLES.values()
+    }

@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from keepwarm.attempt.records import DECISION
 from keepwarm.evaluate.forgetting import paired_noise
+from keepwarm.plan.corpus import called
 from keepwarm.strategy.evidence import control_above
 from keepwarm.strategy.trouble import Kind, helps, trouble_of
 
@@ -213,13 +214,13 @@ def _reasons(old: Mapping[str, OldCorpus], new: Mapping[str, NewCorpus]) -> tupl
 
 def _words_old(name: str, corpus: OldCorpus) -> str:
     side = "within" if corpus.within else "beyond"
-    called = name if corpus.stand_in is None else f"{name} ({corpus.stand_in})"
     against = ""
     if corpus.regret is not None:
         against = f"; regret {corpus.regret:+.3f} (noise {corpus.regret_noise:.3f}) against more D_0 alone"
     return (
-        f"{called} {corpus.reference:.3f} -> {corpus.loss:.3f}: forgot {corpus.forgetting:+.3f} nats, {side} the tolerance "
-        f"of {corpus.tolerance:.3f} ({corpus.sure}: noise {corpus.noise:.3f}){against}"
+        f"{called(name, corpus.stand_in)} {corpus.reference:.3f} -> {corpus.loss:.3f}: "
+        f"forgot {corpus.forgetting:+.3f} nats, {side} the tolerance of {corpus.tolerance:.3f} "
+        f"({corpus.sure}: noise {corpus.noise:.3f}){against}"
     )
 
 
