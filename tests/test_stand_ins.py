@@ -288,6 +288,15 @@ def test_a_text_that_is_only_measured_is_judged_as_an_old_corpus_and_never_fed(p
     assert re.search(r"code (forgot|improved by) \d\.\d{3} nats \(8 allowed\)", page_of(run))
 
 
+def test_documents_of_a_measured_text_are_left_out_of_training(public, workplace, said):
+    taught, other = ((workplace / f"text/{name}.jsonl").read_text().splitlines() for name in ("technical", "code"))
+    (workplace / "mixed.jsonl").write_text("\n".join([*taught[:10], *other[:30]]) + "\n")
+    public(("holdout:", "evaluation: {mixed: mixed.jsonl}\nholdout:"))
+    said("run", "plan.yaml")
+    duplicates = json.loads((workplace / "run/resolved.json").read_text())["duplicates_of_held_out_documents"]
+    assert duplicates == [{"holdout": "mixed", "corpus": "d1", "documents": 10, "are": "left out"}]
+
+
 def test_a_measured_text_beyond_its_tolerance_rejects_the_attempt(edit_plan, workplace):
     """The base is trained on one half of the docstrings and knows the other, which code alone makes it forget."""
     lines = (workplace / "text/technical.jsonl").read_text().splitlines(keepends=True)

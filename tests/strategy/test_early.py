@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -423,3 +424,31 @@ def test_losses_and_references_that_are_all_higher_forget_the_same(seed, height,
     assert other.outcome == one.outcome
     for key in ("forgetting", "noise", "forecast"):
         assert getattr(other.old["d0"], key) == pytest.approx(getattr(one.old["d0"], key), abs=1e-6)
+
+
+# An attempt that goes back to an earlier checkpoint begins above where the line stands (`lead`).
+
+
+def test_a_corpus_that_the_start_did_not_know_is_no_spike():
+    """D_1 at 3.2 nats above its reference in the first evaluation, as the checkpoint that was gone back to has it."""
+    control = flat(0.2)
+    unknown = replace(old(flat(3.2), control=control), lead=3.3)
+    assert decide(seen(unknown)).outcome == "not-recovering"
+    assert decide(seen(replace(unknown, lead=0.0))).trouble == "data bug"
+    assert decide(seen(replace(unknown, forgotten=flat(3.2 + 5 * 0.3 + 0.2)))).trouble == "data bug"
+
+
+def test_new_data_above_the_line_and_below_its_own_start_is_being_learned():
+    learning = replace(new(flat(-0.3)), lead=2.0)
+    found = decide(seen(old(flat(0.9)), learns=learning))
+    assert (found.outcome, found.trouble) == ("not-recovering", "forgetting")
+    broken = decide(seen(old(flat(0.9)), learns=replace(learning, lead=0.0)))
+    assert (broken.outcome, broken.trouble) == ("diverged", "broken optimisation")
+
+
+def test_where_an_attempt_itself_began_is_read_from_its_first_evaluation():
+    found = records(rising(0.1), upto=60)
+    began = [value + 1.5 for value in found[0]["references"]["d0"]["windows"]]
+    start = {"kind": "eval", "full": True, "step": 0, "tokens": 0, "loss": {"d0": 4.5}, "windows": {"d0": began}}
+    assert evidence([found[0], start, *found[1:]]).old[0].lead == pytest.approx(1.5)
+    assert evidence(found).old[0].lead == 0

@@ -105,3 +105,34 @@ def test_a_subset_evaluation_at_the_end_is_not_the_end():
     records = copy.deepcopy(metrics())
     records[3]["full"] = False
     assert judge(records).outcome == "undecided"
+
+
+def from_earlier(began, new_end, old_end=2.5):
+    """An attempt that went back to a checkpoint where d1 stood at `began`, above the line's 4.0."""
+    records = metrics(old_end=old_end, new_end=new_end)
+    records[1]["loss"]["d1"], records[1]["windows"]["d1"] = began, [began] * WINDOWS
+    return judge(records)
+
+
+def test_what_went_back_to_an_earlier_checkpoint_is_not_broken_while_it_learns():
+    verdict = from_earlier(began=6.5, new_end=4.3)  # not yet where the line stood, and far from where it began
+    assert (verdict.outcome, verdict.trouble) == ("not-recovering", "forgetting")
+    assert verdict.new["d1"].gain == pytest.approx(-0.3) and verdict.new["d1"].since_start == pytest.approx(2.2)
+    assert from_earlier(began=6.5, new_end=4.3, old_end=2.2).outcome == "under-adapting"
+
+
+def test_worse_than_where_the_attempt_itself_began_is_broken():
+    verdict = from_earlier(began=6.5, new_end=6.7)
+    assert (verdict.outcome, verdict.trouble) == ("diverged", "broken optimisation")
+
+
+def test_a_converged_start_that_is_warmed_up_is_held_against_the_line():
+    verdict = from_earlier(began=3.8, new_end=3.9)  # cooled it began lower, at peak it is below where the line stood
+    assert verdict.new["d1"].since_start == pytest.approx(0.1) and verdict.outcome == "not-recovering"
+
+
+def test_old_data_lost_and_nothing_learned_is_no_matter_of_the_mix():
+    assert judge(metrics(old_end=2.5, new_end=4.0)).trouble == "broken optimisation"
+    assert (
+        judge(metrics(old_end=2.5, new_end=3.5, control_gain=2.0)).trouble == "forgetting"
+    )  # a quarter is not nothing

@@ -78,7 +78,8 @@ class NewStand:
     needed_is: str
     of_control: bool
     short: bool
-    worse: bool
+    worse: bool  # than where the attempt itself began
+    learned: bool  # more than noise since then
     clear: bool
 
 
@@ -97,7 +98,7 @@ class Decision:
     @property
     def trouble(self) -> Kind | None:
         """What kind of trouble it is."""
-        learning = not any(stand.short for stand in self.new.values())
+        learning = all(stand.learned for stand in self.new.values())
         return "data bug" if self.spiked else trouble_of(self.outcome, learning=learning)
 
     def by_corpus(self) -> dict[str, str]:
@@ -126,7 +127,7 @@ def decide(seen: Evidence) -> Decision:
     if (spiked := _spiked(seen)) is not None:
         return Decision("diverged", "clear", spiked, since, old, new, spiked=True)
     beyond = {name: stand for name, stand in old.items() if stand.beyond}
-    learned = any(stand.gain > NOISE_WIDTHS * stand.noise for stand in new.values())
+    learned = any(stand.learned for stand in new.values())
     if trained and beyond and not learned:
         return Decision("diverged", "clear" if seen.share >= LEAST_SHARE else "close", trained, since, old, new)
     worse = [name for name, stand in new.items() if stand.worse]
@@ -227,14 +228,17 @@ def _state(seen: Evidence, series: OldSeries, ahead: Forecast, now: float, noise
 
 def _new(seen: Evidence, series: NewSeries) -> NewStand:
     gain, noise = float(series.gained[-1]), float(series.noise[-1])
-    since = seen.since_steps
+    since, since_start = seen.since_steps, gain + series.lead
+    learned = since_start > NOISE_WIDTHS * noise
     if seen.share >= 1:
         needed = NOISE_WIDTHS * noise
         short, clear = gain <= needed, abs(gain - needed) > NOISE_WIDTHS * noise
-        return NewStand(gain, noise, needed, gain, noise, NO_CONTROL, False, short, gain < -needed, clear)
+        return NewStand(
+            gain, noise, needed, gain, noise, NO_CONTROL, False, short, since_start < -needed, learned, clear
+        )
     ahead = forecast(since.tolist(), series.gained.tolist(), seen.phase_steps, noise)
-    worse = gain < -NOISE_WIDTHS * noise
-    hopeless = max(gain, ahead.value) + NOISE_WIDTHS * ahead.doubt < 0
+    worse = since_start < -NOISE_WIDTHS * noise
+    hopeless = max(gain, ahead.value) + series.lead + NOISE_WIDTHS * ahead.doubt < 0
     known = np.isfinite(series.control) & (series.control >= max(series.control[-1] / 2, NOISE_WIDTHS * noise))
     of_control = bool(known[-1] and known.sum() >= FEWEST_EVALUATIONS)
     if of_control:
@@ -248,7 +252,7 @@ def _new(seen: Evidence, series: NewSeries) -> NewStand:
         value, doubt, needed, needed_is = ahead.value, ahead.doubt, NOISE_WIDTHS * noise, NO_CONTROL
         short, clear = value <= needed, abs(value - needed) > NOISE_WIDTHS * doubt
     sure = hopeless if worse else clear
-    return NewStand(gain, noise, needed, value, doubt, needed_is, of_control, short, worse, sure)
+    return NewStand(gain, noise, needed, value, doubt, needed_is, of_control, short, worse, learned, sure)
 
 
 def _spiked(seen: Evidence) -> str | None:
@@ -257,7 +261,7 @@ def _spiked(seen: Evidence) -> str | None:
         if seen.faster or np.isnan(series.control).all():
             continue
         expected = max(float(np.nanmax(series.control)), series.tolerance, NOISE_WIDTHS * float(series.noise[-1]))
-        if series.forgotten.max() > SPIKE_ALARM * expected:
+        if series.forgotten.max() - series.lead > SPIKE_ALARM * expected:
             top, without = float(series.forgotten.max()), float(np.nanmax(series.control))
             return f"{series.name} jumped by {top:.3f} nats, where training without replay costs {without:.3f}"
     return None

@@ -25,7 +25,11 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False, slots=True)
 class OldSeries:
-    """What an old corpus has forgotten, nats per token; `returns` of it come back in a cooldown, None = not known."""
+    """What an old corpus has forgotten, nats per token; `returns` of it come back in a cooldown, None = not known.
+
+    `lead`: how far the attempt itself began above the reference. It did where it went back to a checkpoint that was not
+    taught this corpus yet: what it has not learned is no sign of what broke.
+    """
 
     name: str
     reference: float  # the loss it is held against
@@ -34,17 +38,22 @@ class OldSeries:
     noise: Floats  # standard error of each
     returns: float | None
     control: Floats  # what the no-replay control had forgotten at the same tokens (NaN: not known)
+    lead: float = 0.0
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class NewSeries:
-    """What the new corpus has gained, and where the no-replay control stood at the same tokens."""
+    """What the new corpus has gained on where the line stood, and where the no-replay control stood at the same tokens.
+
+    `lead`: how far the attempt itself began above that, as one does that went back to an earlier checkpoint.
+    """
 
     name: str
     gained: Floats
     noise: Floats
     control: Floats
     share: float  # of the control's gain that is needed
+    lead: float = 0.0
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -95,6 +104,7 @@ def evidence(records: Sequence[Record]) -> Evidence:
     switch = header["switch_step"]
     seen = [r for r in records if r["kind"] == "eval" and not r["full"] and r["step"] > switch and _finite(r)]
     broken = next((r for r in records if r.get("event") == "non-finite"), None)
+    own = own_start(records)
     return Evidence(
         np.array([r["step"] - switch for r in seen], dtype=np.float64),
         header["steps"] - switch,
@@ -102,11 +112,17 @@ def evidence(records: Sequence[Record]) -> Evidence:
         header["ends"] != "peak",
         _faster(header, seen),
         f"{broken['what']} was not a finite number at step {broken['step']}" if broken else None,
-        tuple(_old(header, seen, name) for name in header["old"]) if seen else (),
-        _new(header, seen) if seen and header["new"] else None,
+        tuple(_old(header, seen, name, own) for name in header["old"]) if seen else (),
+        _new(header, seen, own) if seen and header["new"] else None,
         _training(records, switch, seen),
         switch,
     )
+
+
+def own_start(records: Sequence[Record]) -> Record:
+    """Each corpus's losses by window where the attempt itself began; empty where that is not on record."""
+    found = next((r for r in records if r["kind"] == "eval" and r["full"] and r["step"] == 0), None)
+    return {} if found is None else {name: windows for name, windows in found["windows"].items() if None not in windows}
 
 
 def _faster(header: Record, seen: Sequence[Record]) -> bool:
@@ -118,13 +134,14 @@ def _finite(record: Record) -> bool:
     return None not in record["loss"].values()
 
 
-def _old(header: Record, seen: Sequence[Record], name: str) -> OldSeries:
+def _old(header: Record, seen: Sequence[Record], name: str, own: Record) -> OldSeries:
     reference = header["references"][name]
     forgotten, noise = _paired(reference["windows"], seen, name)
     size, tokens = len(seen[0]["windows"][name]), [r["tokens"] for r in seen]
     return OldSeries(
         name, float(np.mean(reference["windows"])), header["tolerance"][name]["nats"], forgotten, noise,
         _returns(header, name, size), control_above(header, reference["windows"], name, size, tokens),
+        _lead(own, reference["windows"], name, size),
     )  # fmt: skip
 
 
@@ -136,7 +153,7 @@ def _returns(header: Record, name: str, size: int) -> float | None:
     return None if drop is None else float(np.mean(_picked(drop["windows"][name], size)))
 
 
-def _new(header: Record, seen: Sequence[Record]) -> NewSeries | None:
+def _new(header: Record, seen: Sequence[Record], own: Record) -> NewSeries | None:
     name = header["new"]
     if name not in header["before"] or name not in seen[0]["windows"]:
         return None
@@ -144,7 +161,15 @@ def _new(header: Record, seen: Sequence[Record]) -> NewSeries | None:
     lost, noise = _paired(before, seen, name)
     size, tokens = len(seen[0]["windows"][name]), [r["tokens"] for r in seen]
     came = -control_above(header, before, name, size, tokens)
-    return NewSeries(name, -lost, noise, came, header["adaptation"]["share"])
+    share, lead = header["adaptation"]["share"], _lead(own, before, name, size)
+    return NewSeries(name, -lost, noise, came, share, lead)
+
+
+def _lead(own: Record, reference: Sequence[float], name: str, size: int) -> float:
+    """How far the attempt itself began above a corpus's reference, over the same windows; 0 where it began below."""
+    if name not in own:
+        return 0.0
+    return max(0.0, float(np.mean(_picked(own[name], size)) - np.mean(_picked(reference, size))))
 
 
 def control_above(header: Record, reference: Sequence[float], name: str, size: int, tokens: Sequence[int]) -> Floats:

@@ -194,7 +194,7 @@ def _drift(pilots: Sequence[Pilot], name: str, recorded: tuple[float, float] | N
 
 
 def _differences(pilot: Pilot, corpus: str) -> list[tuple[int, Floats, Floats]]:
-    """(tokens, windows of the way, all windows) after the first step: differences to the loss before it."""
+    """(tokens, windows of the way, all windows or those) after the first step: differences to the loss before it."""
     header = pilot.records[0]
     before = np.array(header["before"][corpus]["windows"])
     chosen = subset(len(before), header["evaluation"]["subset"][corpus])
@@ -202,8 +202,8 @@ def _differences(pilot: Pilot, corpus: str) -> list[tuple[int, Floats, Floats]]:
     for record in pilot.records:
         if record["kind"] == "eval" and record["step"] > 0:
             now = np.array(record["windows"][corpus], dtype=np.float64)
-            part = now[chosen] if record["full"] else now
-            found.append((int(record["tokens"]), part - before[chosen], now - before if record["full"] else part))
+            part = (now[chosen] if record["full"] else now) - before[chosen]
+            found.append((int(record["tokens"]), part, now - before if record["full"] else part))
     return found
 
 

@@ -31,8 +31,8 @@ _DRIFTS_ON, _OFF = 0.8, 0.2  # of a slope on record: what of it goes on, and how
 # gamma is narrow on purpose: what is forgotten jumps, pauses, then creeps on. The pause looks like a saturation, and under a
 # wide gamma a pilot that ended in it foresaw up to .6 nats too little.
 OLD = {"gamma": (-0.2, 0.2), "log_k": (0.9, 1.0), "kappa": (0.4, 0.25), "alpha": (ALPHA, 0.1)}
-NEW = {"gamma": (-0.2, 0.2), "log_k": (0.8, 0.7), "eta": (0.8, 0.2)}
-_GAMMA, _LOG_K = np.arange(-0.75, 0.26, 0.125), np.linspace(-1.5, 4, 16)
+NEW = {"gamma": (-0.2, 0.2), "log_k": (0.4, 1.2), "eta": (0.8, 0.2)}
+_GAMMA, _LOG_K = np.arange(-0.75, 0.26, 0.125), np.linspace(-3.5, 4, 19)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,10 +16,12 @@ from dataclasses import asdict, dataclass, replace
 from inspect import cleandoc
 from typing import Any, Literal
 
+import numpy as np
+
 from keepwarm.attempt.records import DECISION
 from keepwarm.evaluate.forgetting import paired_noise
 from keepwarm.plan.corpus import called
-from keepwarm.strategy.evidence import control_above
+from keepwarm.strategy.evidence import control_above, own_start
 from keepwarm.strategy.trouble import Kind, helps, trouble_of
 
 Outcome = Literal["recovered", "recovering", "not-recovering", "under-adapting", "diverged", "undecided"]
@@ -48,7 +50,8 @@ _OUTCOME_TEXTS: dict[Outcome, str] = {
     When: less replay or more tokens next; higher shares of the same rung are passed over.""",
     "diverged": """A loss or gradient that is not finite, or old and new data both got worse: the optimisation is broken.
 
-    Formula: not finite; or an old corpus beyond its tolerance and gain < -2 noise
+    Formula: not finite; or an old corpus beyond its tolerance, and the new one worse than where the attempt itself began
+    by more than 2 noise
 
     When: a lower LR, a longer warm-up, or a look at the data; another mix will not mend it.""",
     "undecided": """The attempt has not come to its end, or the evidence is too thin.
@@ -91,6 +94,19 @@ class NewCorpus:
     needed_is: str
     noise: float
     learned: bool
+    since_start: (
+        float  # nats gained on where the attempt itself began: an earlier checkpoint may not know what the line does
+    )
+
+    @property
+    def worse(self) -> bool:
+        """By more than noise than where the attempt itself began."""
+        return self.since_start < -NOISE_WIDTHS * self.noise
+
+    @property
+    def improving(self) -> bool:
+        """By more than noise on where the attempt itself began, whether that is enough or not."""
+        return self.since_start > NOISE_WIDTHS * self.noise
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +154,7 @@ def judge(records: Sequence[Record]) -> Verdict:
 
 
 def _with_trouble(verdict: Verdict, kind: Kind | None = None) -> Verdict:
-    learning = all(corpus.learned for corpus in verdict.new.values())
+    learning = all(corpus.improving for corpus in verdict.new.values())
     kind = kind or trouble_of(verdict.outcome, learning=learning)
     return replace(verdict, trouble=kind, helps=helps(kind))
 
@@ -182,7 +198,9 @@ def _new(header: Record, end: Record, records: Sequence[Record], stopped: bool) 
     else:
         share = header["adaptation"]["share"]
         needed, needed_is = share * control, f"{share:.0%} of the {control:.3f} to where the no-replay control {where}"
-    return NewCorpus(end["loss"][name], before["loss"], gain, needed, needed_is, noise, gain > needed)
+    began = max(before["loss"], float(np.mean(own_start(records).get(name, before["windows"]))))
+    since_start = began - end["loss"][name]
+    return NewCorpus(end["loss"][name], before["loss"], gain, needed, needed_is, noise, gain > needed, since_start)
 
 
 def _control(header: Record, end: Record, records: Sequence[Record], stopped: bool) -> tuple[float | None, str]:
@@ -200,7 +218,7 @@ def _control(header: Record, end: Record, records: Sequence[Record], stopped: bo
 def _decide(old: Mapping[str, OldCorpus], new: Mapping[str, NewCorpus]) -> Outcome:
     lost = {name: corpus for name, corpus in old.items() if not corpus.within}
     unlearned = {name: corpus for name, corpus in new.items() if not corpus.learned}
-    if lost and any(corpus.gain < -NOISE_WIDTHS * corpus.noise for corpus in unlearned.values()):
+    if lost and any(corpus.worse for corpus in unlearned.values()):
         return "diverged"  # the new data got worse too: the optimisation is broken, not the mix
     if lost:
         return "not-recovering"
