@@ -17,8 +17,8 @@ NEAR = Divergence(0.012, 0.012, 0.21, 0.206, 0.30, 0.30, 150_000)
     ("ratio", "expected"),
     [
         (0.9, "none"),
-        (1.09, "none"),
-        (1.1, "weak"),
+        (1.29, "none"),
+        (1.3, "weak"),
         (1.49, "weak"),
         (1.5, "strong"),
         (1.99, "strong"),
@@ -34,7 +34,8 @@ def test_grades_by_ratio(ratio, expected):
     [
         ({"js_unigram": 0.05}, "weak"),
         ({"js_unigram": 0.204}, "strong"),
-        ({"js_bigram": 0.639}, "strong"),
+        ({"js_bigram": 0.6}, "strong"),
+        ({"js_bigram": 0.639}, "language"),
         ({"js_bigram": 0.760}, "language"),
         ({"new_tokens_per_byte": 0.36}, "weak"),
         ({"new_tokens_per_byte": 0.60}, "language"),
@@ -67,7 +68,7 @@ def test_why_says_what_each_number_says_and_what_follows():
 
 
 def test_the_ladder_begins_by_the_measured_grade_only():
-    starts = [starting_share(graded(None, ratio, 1.0)) for ratio in (1.0, 1.2, 1.7, 2.5)]
+    starts = [starting_share(graded(None, ratio, 1.0)) for ratio in (1.0, 1.4, 1.7, 2.5)]
     assert starts == [0, Fraction(1, 100), Fraction(5, 100), Fraction(1, 4)]
     assert starting_share(Shift("strong", False)) == 0
 

@@ -108,10 +108,10 @@ def test_outcomes_at_another_shift_say_nothing():
 
 
 def test_a_grade_apart_in_one_number_is_a_standard_deviation():
-    ratio = MEASURES[0].borders
-    one = Shift("weak", True, ratio[0], 1.0)
-    other = Shift("strong", True, ratio[1], 1.0)
-    assert similarity(one, other) == pytest.approx(math.exp(-1 / 2))
+    low, _, high = MEASURES[0].borders  # two grades apart
+    one, other = Shift("weak", True, low, 1.0), Shift("language", True, high, 1.0)
+    assert similarity(one, other) == pytest.approx(math.exp(-4 / 2))
+    assert similarity(one, Shift("strong", True, math.sqrt(low * high), 1.0)) == pytest.approx(math.exp(-1 / 2))
     assert similarity(Shift("none", False), Shift("strong", False)) == pytest.approx(math.exp(-2))
 
 
