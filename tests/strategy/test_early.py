@@ -41,8 +41,22 @@ def rising(height):
     return lambda step: height * np.log1p(step / 5) / np.log1p(STEPS / 5)
 
 
+def in_full(found, less=0.0):
+    """The last evaluation on all 96 windows: those not measured on the way forgot `less` nats less."""
+    last, reference = found[-1], found[0]["references"]["d0"]["windows"]
+    moved = np.mean(last["windows"]["d0"]) - np.mean(reference[::12])
+    windows = [value + moved - (less if i % 12 else 0) for i, value in enumerate(reference)]
+    return last | {"full": True, "loss": {"d0": float(np.mean(windows))}, "windows": {"d0": windows}}
+
+
+def named(found):
+    return [event["event"] for event in watch(found)]
+
+
 def hopeless(found):
-    """Why the watcher stops an attempt there, or None."""
+    """Why the watcher stops an attempt there, asked again on all windows where it wants them; or None."""
+    if "confirm" in named(found):
+        found = [*found, in_full(found)]
     return next((event["text"] for event in watch(found) if event["event"] == "stopped-early"), None)
 
 
@@ -452,3 +466,39 @@ def test_where_an_attempt_itself_began_is_read_from_its_first_evaluation():
     start = {"kind": "eval", "full": True, "step": 0, "tokens": 0, "loss": {"d0": 4.5}, "windows": {"d0": began}}
     assert evidence([found[0], start, *found[1:]]).old[0].lead == pytest.approx(1.5)
     assert evidence(found).old[0].lead == 0
+
+
+# A part of the windows may forget more than all do.
+
+
+def test_what_is_to_be_stopped_is_measured_on_all_windows_first():
+    found = records(rising(1.5), upto=30)
+    assert named(found) == ["decision", "confirm"]
+    confirm = watch(found)[1]["text"]
+    assert confirm.startswith("not-recovering is clear on a part of the held-out windows")
+    assert named([*found, in_full(found)]) == ["decision", "stopped-early"]
+
+
+def test_an_attempt_whose_other_windows_hold_goes_on_and_is_not_asked_again():
+    found = records(lambda step: 0.5, tolerance=0.4, upto=60, noise=0.005)
+    assert "confirm" in named(found)
+    found.append(in_full(found, less=0.2))  # .5 on 8 windows, .3 on 88: .317 of all
+    assert named(found) == ["decision"]
+    assert evidence(found).old[0].forgotten[-1] == pytest.approx(0.5 - 0.2 * 88 / 96, abs=0.01)
+    later = records(lambda step: 0.5, tolerance=0.4, upto=100, noise=0.005)
+    assert named([*found, *later[13:]]) == ["decision"]
+
+
+def test_a_gap_corrects_nothing_before_it_was_measured():
+    found = records(lambda step: 0.5, upto=60, noise=0.0)
+    whole = evidence([*found, in_full(found, less=0.2)])
+    assert whole.until(12).old[0].forgotten[0] == pytest.approx(0.5 - 0.2 * 88 / 96)
+    assert whole.until(11).old[0].forgotten == pytest.approx(0.5)
+    start = in_full(found, less=0.1) | {"step": 0, "tokens": 0}
+    both = evidence([found[0], start, *found[1:], in_full(found, less=0.2)]).old[0]
+    assert both.forgotten[5] == pytest.approx(0.5 - 0.15 * 88 / 96)  # step 30 of 60: half way between the gaps
+
+
+def test_a_loss_that_is_not_finite_needs_no_confirmation():
+    broken = {"kind": "event", "event": "non-finite", "step": 30, "tokens": 30 * 2048, "what": "a held-out loss"}
+    assert named([*records(rising(0.1), upto=30), broken]) == ["decision", "stopped-early"]

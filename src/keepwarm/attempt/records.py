@@ -19,6 +19,7 @@ from keepwarm.errors import LineageError
 
 Record = dict[str, Any]
 DECISION = "decision"  # the event that says how an attempt on the way stands
+CONFIRM = "confirm"  # the event that has all held-out windows measured before an attempt is stopped
 STOPPED_EARLY = "stopped-early"  # the event that ends an attempt before its last step
 
 

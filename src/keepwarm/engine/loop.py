@@ -21,7 +21,7 @@ from torch import nn
 from keepwarm import __version__
 from keepwarm.attempt.line import cursors_at
 from keepwarm.attempt.model import Attempt
-from keepwarm.attempt.records import STOPPED_EARLY, MetricsWriter, Record, finite, keep_until, read_metrics
+from keepwarm.attempt.records import CONFIRM, STOPPED_EARLY, MetricsWriter, Record, finite, keep_until, read_metrics
 from keepwarm.attempt.shared import lasting_changes
 from keepwarm.attempt.steered import as_fed
 from keepwarm.attempt.steering import MIX
@@ -205,16 +205,26 @@ class Training:
     def _watched(self) -> bool:
         """Write what the strategist says of the evaluation, and follow it. True when it stops the attempt, which is
         measured in full where it stands and saved."""
+        said = self._said()
+        measured = CONFIRM in said
+        if measured:
+            self._evaluate(full=True)
+            said = self._said()
+        if MIX in said:
+            self._follow(read_metrics(self.metrics.path))
+        if STOPPED_EARLY not in said:
+            return False
+        if not measured:
+            self._evaluate(full=True)
+        self._save()
+        return True
+
+    def _said(self) -> set[str]:
+        """Write what the strategist says of the records so far; the names of its events."""
         events = self.job.watch(read_metrics(self.metrics.path)) if self.job.watch else ()
         for event in events:
             self._event(**event)
-        if any(event["event"] == MIX for event in events):
-            self._follow(read_metrics(self.metrics.path))
-        if not any(event["event"] == STOPPED_EARLY for event in events):
-            return False
-        self._evaluate(full=True)
-        self._save()
-        return True
+        return {event["event"] for event in events}
 
     def _evaluate(self, *, full: bool) -> None:
         losses = models.losses_of(self.model, self.attempt.document_eod)

@@ -8,7 +8,7 @@ subset, which is known at both ends and taken as linear in between, so that a cu
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -191,22 +191,19 @@ def points(leg: Leg, taught: Mapping[str, str]) -> Iterator[Point]:
             if loss is None:
                 continue
             if not record["full"] and full:
-                loss += _correction(full[0], full[-1], record, corpus)
+                loss += _correction(full, record, corpus)
             position = leg.first_tokens + int(record["tokens"])
             yield Point(position, corpus, loss, corpus in taught, bool(record["full"]))
 
 
-def _correction(start: Record, end: Record, now: Record, corpus: str) -> float:
-    """All windows less the subset measured now: known at the attempt's ends, linear in tokens in between."""
-
-    def gap(record: Record) -> float:
-        windows = np.array(record["windows"][corpus], dtype=np.float64)
-        return float(windows.mean() - windows[subset(len(windows), len(now["windows"][corpus]))].mean())
-
-    passed = 0.0
-    if end["tokens"] > start["tokens"] and end["loss"][corpus] is not None:
-        passed = (int(now["tokens"]) - int(start["tokens"])) / (int(end["tokens"]) - int(start["tokens"]))
-    return (1 - passed) * gap(start) + (passed * gap(end) if passed else 0.0)
+def _correction(full: Sequence[Record], now: Record, corpus: str) -> float:
+    """All windows less the subset measured now: known where all were measured, linear in tokens in between."""
+    known = [record for record in full if record["loss"][corpus] is not None]
+    if not known:
+        return 0.0
+    windows = [np.array(record["windows"][corpus], dtype=np.float64) for record in known]
+    gaps = [each.mean() - each[subset(len(each), len(now["windows"][corpus]))].mean() for each in windows]
+    return float(np.interp(int(now["tokens"]), [int(record["tokens"]) for record in known], gaps))
 
 
 def taught_by(page: Page) -> dict[str, str]:

@@ -100,6 +100,7 @@ def _curve(leg: Leg, corpus: str) -> Iterator[Spec]:
     if corpus not in header["old"]:
         return
     reference = np.asarray(header["references"][corpus]["windows"])
+    last = max(int(record.get("step", 0)) for record in leg.records)
     for record in leg.records:
         if record["kind"] != "eval" or record["step"] <= header["switch_step"] or record["loss"].get(corpus) is None:
             continue
@@ -107,8 +108,8 @@ def _curve(leg: Leg, corpus: str) -> Iterator[Spec]:
         paired = reference if record["full"] else reference[subset(len(reference), len(windows))]
         forgot = float(windows.mean() - paired.mean())
         yield {
-            "x": _way(header, record["step"]), "y": round(forgot, 4), "attempt": leg.progress.label, "end": record["full"],
-            "tokens": f"{record['tokens']:,}", "forgot": f"{forgot:+.3f} nats",
+            "x": _way(header, record["step"]), "y": round(forgot, 4), "attempt": leg.progress.label,
+            "end": record["full"] and record["step"] == last, "tokens": f"{record['tokens']:,}", "forgot": f"{forgot:+.3f} nats",
         }  # fmt: skip
 
 

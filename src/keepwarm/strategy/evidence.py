@@ -27,6 +27,8 @@ Floats = NDArray[np.float64]
 class OldSeries:
     """What an old corpus has forgotten, nats per token; `returns` of it come back in a cooldown, None = not known.
 
+    Measured on a part of its windows and corrected by `gaps`, linear in steps in between and behind them as last known.
+
     `lead`: how far the attempt itself began above the reference. It did where it went back to a checkpoint that was not
     taught this corpus yet: what it has not learned is no sign of what broke.
     """
@@ -39,6 +41,9 @@ class OldSeries:
     returns: float | None
     control: Floats  # what the no-replay control had forgotten at the same tokens (NaN: not known)
     lead: float = 0.0
+    gaps: tuple[
+        tuple[float, float], ...
+    ] = ()  # (step since the switch, all windows less those of the way), where known
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -86,8 +91,10 @@ class Evidence:
 
     def until(self, count: int) -> Evidence:
         """What was known after the first `count` evaluations; what broke training came behind all but the last."""
-        cut = slice(0, count)
-        old = (replace(o, forgotten=o.forgotten[cut], noise=o.noise[cut], control=o.control[cut]) for o in self.old)
+        cut, since = slice(0, count), self.since_steps
+        old = (
+            replace(o, forgotten=_cut(o, since, count), noise=o.noise[cut], control=o.control[cut]) for o in self.old
+        )
         new = self.new and replace(
             self.new, gained=self.new.gained[cut], noise=self.new.noise[cut], control=self.new.control[cut]
         )
@@ -98,6 +105,22 @@ class Evidence:
         )
 
 
+def _cut(series: OldSeries, since: Floats, count: int) -> Floats:
+    """What was known of a series after `count` evaluations: a gap that was measured later corrects nothing."""
+    cut = slice(0, count)
+    if not (series.gaps and count):
+        return series.forgotten[cut]
+    known = [gap for gap in series.gaps if gap[0] <= since[cut][-1]]
+    return (series.forgotten - _gap_at(series.gaps, since))[cut] + _gap_at(known, since[cut])
+
+
+def _gap_at(gaps: Sequence[tuple[float, float]], since: Floats) -> Floats:
+    if not gaps:
+        return np.zeros(len(since))
+    steps, values = zip(*gaps, strict=True)
+    return np.asarray(np.interp(since, steps, values), dtype=np.float64)
+
+
 def evidence(records: Sequence[Record]) -> Evidence:
     """The series of an attempt's records, up to the last of them."""
     header = records[0]
@@ -105,6 +128,8 @@ def evidence(records: Sequence[Record]) -> Evidence:
     seen = [r for r in records if r["kind"] == "eval" and not r["full"] and r["step"] > switch and _finite(r)]
     broken = next((r for r in records if r.get("event") == "non-finite"), None)
     own = own_start(records)
+    last = seen[-1]["step"] if seen else switch
+    whole = [r for r in records if r["kind"] == "eval" and r["full"] and switch <= r["step"] <= last and _finite(r)]
     return Evidence(
         np.array([r["step"] - switch for r in seen], dtype=np.float64),
         header["steps"] - switch,
@@ -112,7 +137,7 @@ def evidence(records: Sequence[Record]) -> Evidence:
         header["ends"] != "peak",
         _faster(header, seen),
         f"{broken['what']} was not a finite number at step {broken['step']}" if broken else None,
-        tuple(_old(header, seen, name, own) for name in header["old"]) if seen else (),
+        tuple(_old(header, seen, name, own, whole) for name in header["old"]) if seen else (),
         _new(header, seen, own) if seen and header["new"] else None,
         _training(records, switch, seen),
         switch,
@@ -134,23 +159,28 @@ def _finite(record: Record) -> bool:
     return None not in record["loss"].values()
 
 
-def _old(header: Record, seen: Sequence[Record], name: str, own: Record) -> OldSeries:
-    reference = header["references"][name]
+def _old(header: Record, seen: Sequence[Record], name: str, own: Record, whole: Sequence[Record]) -> OldSeries:
+    reference, switch = header["references"][name], header["switch_step"]
     forgotten, noise = _paired(reference["windows"], seen, name)
     size, tokens = len(seen[0]["windows"][name]), [r["tokens"] for r in seen]
+    gaps = _gaps(reference["windows"], name, size, whole, switch)
+    since = np.array([r["step"] - switch for r in seen], dtype=np.float64)
     return OldSeries(
-        name, float(np.mean(reference["windows"])), header["tolerance"][name]["nats"], forgotten, noise,
-        _returns(header, name, size), control_above(header, reference["windows"], name, size, tokens),
-        _lead(own, reference["windows"], name, size),
+        name, float(np.mean(reference["windows"])), header["tolerance"][name]["nats"], forgotten + _gap_at(gaps, since),
+        noise, _returns(header, name, None if gaps else size),
+        control_above(header, reference["windows"], name, size, tokens), _lead(own, reference["windows"], name, size), gaps,
     )  # fmt: skip
 
 
-def _returns(header: Record, name: str, size: int) -> float | None:
-    """What a cooldown of the start gave back on these windows; None of a reference that was measured cooled."""
+def _returns(header: Record, name: str, size: int | None) -> float | None:
+    """What a cooldown of the start gave back, on so many windows or all; None of a reference that was measured cooled."""
     if header["ends"] == "peak":
         return 0.0
     drop = header.get("cooldown_drop")
-    return None if drop is None else float(np.mean(_picked(drop["windows"][name], size)))
+    if drop is None:
+        return None
+    windows = drop["windows"][name]
+    return float(np.mean(windows if size is None else _picked(windows, size)))
 
 
 def _new(header: Record, seen: Sequence[Record], own: Record) -> NewSeries | None:
@@ -187,6 +217,14 @@ def _paired(reference: Sequence[float], seen: Sequence[Record], name: str) -> tu
     rows = [(r["windows"][name], _picked(reference, len(r["windows"][name]))) for r in seen]
     differences = np.array([np.mean(now) - np.mean(then) for now, then in rows])
     return differences, np.array([paired_noise(now, then) for now, then in rows])
+
+
+def _gaps(
+    reference: Sequence[float], name: str, size: int, whole: Sequence[Record], switch: int
+) -> tuple[tuple[float, float], ...]:
+    """How much more all windows have forgotten than the `size` of the way, wherever all were measured."""
+    moved = [(r["step"], np.asarray(r["windows"][name]) - np.asarray(reference)) for r in whole if name in r["windows"]]
+    return tuple((step - switch, float(each.mean() - each[subset(len(each), size)].mean())) for step, each in moved)
 
 
 def _picked(windows: Sequence[float], size: int) -> list[float]:
