@@ -15,7 +15,7 @@ demo-short: $(READY)
 	$(BIN)/keepwarm demo $(DEMO) --steps 0.04
 
 test: $(READY)
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow
