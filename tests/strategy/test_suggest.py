@@ -91,6 +91,7 @@ def test_what_was_stopped_early_costs_less():
 def test_what_was_accepted_elsewhere_is_tried_too():
     known = found(seen(QUARTER, "recovered"), ladder=[*NAIVE, ONE, FIVE])
     assert ranked(known, "replay 25%").place is None and len(known.order) == 4
+    assert known.expected < known.expected_as_written  # of the same four
     rejected = found(seen(QUARTER, "not-recovering"), ladder=[*NAIVE, ONE, FIVE])
     assert "replay 25%" not in labels(rejected)
 
@@ -144,4 +145,10 @@ def test_chances_are_chances_and_nothing_is_lost(outcomes):
     known = found(*outcomes)
     assert sorted(labels(known)) == sorted(labels(found()))
     assert all(0 < each.chance < 1 and each.accepted <= each.weight for each in known.order)
+    assert known.expected <= known.expected_as_written + 1e-9
+
+
+@given(st.lists(st.sampled_from([seen(c, o) for c in LADDER for o in ("recovered", "not-recovering")]), max_size=8))
+def test_what_is_suggested_is_never_expected_to_cost_more(outcomes):
+    known = found(*outcomes, ladder=[*NAIVE, ONE])
     assert known.expected <= known.expected_as_written + 1e-9

@@ -224,4 +224,5 @@ def _order_lines(found: Record) -> Iterator[str]:
     yield "  cost in lengths of the stage; an outcome counts for its similarity, or for what follows from it"
     expected = found["expected"]
     yield f"expected until one is accepted: {expected['suggested']:.2f} lengths of the stage"
-    yield f"  as written: {expected['written']:.2f}"
+    added = any(each["place"] is None for each in found["order"])
+    yield f"  as written{', what is not there last' if added else ''}: {expected['written']:.2f}"

@@ -61,7 +61,8 @@ class Ranked:
 class Suggestion:
     """The order, the evidence with the similarity of each (0 to 1), and what either order is expected to cost.
 
-    Costs are multiples of the stage's tokens until a candidate is accepted, or all have failed.
+    Costs are multiples of the stage's tokens until a candidate is accepted, or all have failed; as written, what only
+    earlier runs have comes last.
     """
 
     order: tuple[Ranked, ...]
@@ -83,7 +84,7 @@ def suggest(shift: Shift, ladder: Sequence[Candidate], starting_share: Fraction,
     known = [_ranked(each, place, place, close) for place, each in enumerate(known_order)]
     others = [_ranked(each, None, len(known_order), close) for each in _accepted_elsewhere(known_order, close)]
     order = by_promise([*known, *others]) if close else known
-    return Suggestion(tuple(order), evidence, expected_cost(order), expected_cost(known))
+    return Suggestion(tuple(order), evidence, expected_cost(order), expected_cost([*known, *others]))
 
 
 def similarity(first: Shift, second: Shift) -> float:
