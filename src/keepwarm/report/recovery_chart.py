@@ -1,8 +1,8 @@
 """The evidence of a stage's verdicts as a Vega-Lite specification: what each attempt forgot since the data switched.
 
 One panel an old corpus: forgetting of every attempt over its phase, the tolerance, and where an attempt was forecast to
-end when the strategist last decided on it. Measured on the windows of each evaluation, against the same windows of the
-reference, so the first and the last point (all windows) pair like the others.
+end when the strategist last decided on it. A point on the way is what the decision there took: measured on a part of the
+windows, corrected by what all of them were known to differ by.
 """
 
 from __future__ import annotations
@@ -12,14 +12,15 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from keepwarm.attempt.line import COOKBOOK
-from keepwarm.evaluate.heldout import subset
 from keepwarm.report.charts import APART, COLOURS, LEFT, PLOT_WIDTH, Spec, whole
 from keepwarm.report.page import Leg, Page
+from keepwarm.strategy.evidence import evidence
 
 HEIGHT = 150
 X_TITLE = "of the attempt, from where the new data enters"
 CAPTION = (
-    "Each old corpus: its held-out loss minus its reference, over the same windows, from where the new data enters. "
+    "Each old corpus: its held-out loss minus its reference, over the same windows, from where the new data enters; on the "
+    "way a part of them, corrected by all where these were measured. "
     "Dashed: the tolerance. A ring with a bar: where the attempt was forecast to end at the last decision on it, with the "
     "doubt; a filled point: where it was measured at its end."
 )
@@ -95,21 +96,21 @@ def _panel(page: Page, legs: Sequence[Leg], labels: Sequence[str], corpus: str, 
 
 
 def _curve(leg: Leg, corpus: str) -> Iterator[Spec]:
-    """Forgetting at each evaluation after the switch of data."""
-    header = leg.records[0]
+    """Forgetting after the switch of data: on the way as the decisions take it, and as measured at the end."""
+    header, seen = leg.records[0], evidence(leg.records)
     if corpus not in header["old"]:
         return
-    reference = np.asarray(header["references"][corpus]["windows"])
+    tokens = {int(record["step"]): int(record["tokens"]) for record in leg.records if record["kind"] == "eval"}
+    found = [(int(step) + seen.switch_step, forgot, False) for each in seen.old if each.name == corpus
+             for step, forgot in zip(seen.since_steps, each.forgotten, strict=True)]  # fmt: skip
     last = max(int(record.get("step", 0)) for record in leg.records)
-    for record in leg.records:
-        if record["kind"] != "eval" or record["step"] <= header["switch_step"] or record["loss"].get(corpus) is None:
-            continue
-        windows = np.asarray(record["windows"][corpus], dtype=np.float64)
-        paired = reference if record["full"] else reference[subset(len(reference), len(windows))]
-        forgot = float(windows.mean() - paired.mean())
+    end = next((r for r in leg.records if r["kind"] == "eval" and r["full"] and r["step"] == last), None)
+    if end is not None and last > header["switch_step"] and end["loss"].get(corpus) is not None:
+        found.append((last, np.mean(end["windows"][corpus]) - np.mean(header["references"][corpus]["windows"]), True))
+    for step, forgot, ends in found:
         yield {
-            "x": _way(header, record["step"]), "y": round(forgot, 4), "attempt": leg.progress.label,
-            "end": record["full"] and record["step"] == last, "tokens": f"{record['tokens']:,}", "forgot": f"{forgot:+.3f} nats",
+            "x": _way(header, step), "y": round(float(forgot), 4), "attempt": leg.progress.label, "end": ends,
+            "tokens": f"{tokens[step]:,}", "forgot": f"{forgot:+.3f} nats",
         }  # fmt: skip
 
 
