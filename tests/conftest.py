@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from pathlib import Path
@@ -61,13 +62,19 @@ def plan_text() -> str:
 
 
 @pytest.fixture(scope="session")
-def searched(tmp_path_factory, real_text) -> Path:
+def one_stage_text() -> str:
+    """The tiny plan up to stage 2."""
+    return PLAN.replace(PLAN[PLAN.index("  - {name: stage3") : PLAN.index("buffer:")], "")
+
+
+@pytest.fixture(scope="session")
+def searched(tmp_path_factory, real_text, one_stage_text) -> Path:
     """A folder with plan.yaml and its run: in stage 2 naive was stopped early and replay 95 % accepted. Not to be changed."""
     from keepwarm.cli.main import main
 
     folder = tmp_path_factory.mktemp("searched")
     (folder / "text").symlink_to(real_text)
-    text = PLAN.replace(PLAN[PLAN.index("  - {name: stage3") : PLAN.index("buffer:")], "")
+    text = one_stage_text
     ladder = "ladder: [{rung: naive}, {rung: replay, shares: [95%]}]"
     for old, new in (
         ("tokens: 10_240}", "tokens: 30_720}"), ("tokens: 5_120", "tokens: 10_240"), ("auto}", "512}"),
@@ -76,12 +83,8 @@ def searched(tmp_path_factory, real_text) -> Path:
         assert text.count(old) == 1
         text = text.replace(old, new)
     (folder / "plan.yaml").write_text(text)
-    before = Path.cwd()
-    os.chdir(folder)
-    try:
+    with contextlib.chdir(folder):
         assert main(["run", "plan.yaml", "--stage", "stage2"]) == 0
-    finally:
-        os.chdir(before)
     return folder
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -41,12 +42,8 @@ def finished(tmp_path_factory, real_text, plan_text):
     folder = tmp_path_factory.mktemp("finished")
     (folder / "text").symlink_to(real_text)
     (folder / "plan.yaml").write_text(plan_text.replace("control: none", "control: no-replay"))
-    before = Path.cwd()
-    os.chdir(folder)
-    try:
+    with contextlib.chdir(folder):
         assert main(["run", "plan.yaml"]) == 0
-    finally:
-        os.chdir(before)
     return folder
 
 

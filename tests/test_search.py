@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -22,22 +22,17 @@ LADDER = "[{rung: naive}, {rung: replay, shares: [5%, 10%, 25%]}, {rung: replay-
 
 
 @pytest.fixture(scope="module")
-def climbed(tmp_path_factory, real_text, plan_text):
+def climbed(tmp_path_factory, real_text, one_stage_text):
     """A climb of one stage to its last candidate; other tests begin from a copy of its base."""
     folder = tmp_path_factory.mktemp("climbed")
     (folder / "text").symlink_to(real_text)
-    stages = plan_text[plan_text.index("  - {name: stage3") : plan_text.index("buffer:")]
-    text = plan_text.replace(stages, "").replace("tokens: 10_240}", "tokens: 61_440}")
+    text = one_stage_text.replace("tokens: 10_240}", "tokens: 61_440}")
     text = text.replace(
         "tokens: 5_120, ladder: [{rung: replay, shares: [5%, 25%]}]", f"tokens: 10_240, ladder: {LADDER}"
     )
     (folder / "plan.yaml").write_text(text.replace("tolerance: 9 nats", "tolerance: {d0: 0.02 nats}"))
-    before = Path.cwd()
-    os.chdir(folder)
-    try:
+    with contextlib.chdir(folder):
         assert main(["run", "plan.yaml", "--stage", "stage2"]) == 0
-    finally:
-        os.chdir(before)
     return folder
 
 

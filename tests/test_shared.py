@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
 import shutil
 from dataclasses import replace
 from fractions import Fraction
@@ -28,12 +28,8 @@ def introduced(tmp_path_factory, real_text, plan_text):
     (folder / "text").symlink_to(real_text)
     text = plan_text.replace(STAGE2, DECAY % "[60%, 80%]").replace("control: none", "search: {choose: best}")
     (folder / "plan.yaml").write_text(text)
-    before = Path.cwd()
-    os.chdir(folder)
-    try:
+    with contextlib.chdir(folder):
         assert main(["run", "plan.yaml", "--stage", "stage2"]) == 0
-    finally:
-        os.chdir(before)
     return folder
 
 

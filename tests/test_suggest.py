@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
 from pathlib import Path
 
 import pytest
@@ -15,20 +15,15 @@ LADDER = "[{rung: naive}, {rung: replay, shares: [5%, 95%]}]"
 
 
 @pytest.fixture(scope="module")
-def earlier(tmp_path_factory, real_text, plan_text) -> Path:
+def earlier(tmp_path_factory, real_text, one_stage_text) -> Path:
     """A folder with a plan whose one stage was trained: 95 % is the first that holds by its tolerance."""
     folder = tmp_path_factory.mktemp("earlier")
     (folder / "text").symlink_to(real_text)
-    stages = plan_text[plan_text.index("  - {name: stage3") : plan_text.index("buffer:")]
-    text = plan_text.replace(stages, "").replace("tokens: 10_240}", "tokens: 30_720}")
+    text = one_stage_text.replace("tokens: 10_240}", "tokens: 30_720}")
     text = text.replace("ladder: [{rung: replay, shares: [5%, 25%]}]", f"ladder: {LADDER}")
     (folder / "plan.yaml").write_text(text.replace("tolerance: 9 nats", "tolerance: {d0: 0.02 nats}"))
-    before = Path.cwd()
-    os.chdir(folder)
-    try:
+    with contextlib.chdir(folder):
         assert main(["run", "plan.yaml"]) == 0
-    finally:
-        os.chdir(before)
     return folder
 
 

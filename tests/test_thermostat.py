@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -52,12 +52,8 @@ def finished(tmp_path_factory, real_text, plan_text):
     """One base; from it a stage whose tolerance makes the share rise, never interrupted."""
     folder = tmp_path_factory.mktemp("steered")
     (folder / "plan.yaml").write_text(steered_plan(plan_text, real_text))
-    before = Path.cwd()
-    os.chdir(folder)
-    try:
+    with contextlib.chdir(folder):
         main(["run", "plan.yaml", "--stage", "stage2", "--set", RAISES])
-    finally:
-        os.chdir(before)
     return folder
 
 

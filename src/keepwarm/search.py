@@ -20,8 +20,8 @@ from keepwarm.plan.rungs import Candidate
 from keepwarm.report.account import search_tokens, spent, tokens_per_hour
 from keepwarm.report.forecasted import as_asked, read_forecast
 from keepwarm.strategy.forecast import recommended
-from keepwarm.strategy.ladder import LOWEST, TRAINABLE, Begin, Choice, Option, Tried, best_replay, choose
-from keepwarm.strategy.shift import Shift, starting_share
+from keepwarm.strategy.ladder import TRAINABLE, Begin, Choice, Option, Tried, begin_by, best_replay, choose
+from keepwarm.strategy.shift import Shift
 from keepwarm.tries import Try, cost_tokens
 from keepwarm.work import Run
 
@@ -149,7 +149,7 @@ def beginning(context: Run, stage: StageSpec, line: Line, shift: Shift) -> Begin
         found = recommended(as_asked(context.plan, stage, record))
         if found is not None:
             return Begin(Fraction(str(found["share"])), "the forecast")
-    return LOWEST if stage.ladder is not None else Begin(starting_share(shift))
+    return begin_by(shift, own=stage.ladder is not None)
 
 
 def mean_change(verdict: Record) -> float:

@@ -8,7 +8,7 @@ from keepwarm.evaluate.divergence import divergence
 from keepwarm.evaluate.heldout import bits_per_byte
 from keepwarm.lineage.manifest import Manifest
 from keepwarm.plan.model import StageSpec
-from keepwarm.report.shifted import SHIFT, read_shift
+from keepwarm.report.shifted import SHIFT, begun_by
 from keepwarm.strategy.shift import Shift, graded
 from keepwarm.work import Run
 
@@ -18,10 +18,8 @@ def measured_shift(context: Run, arm: str, stage: StageSpec, base: Manifest) -> 
 
     Raises KeepwarmError where nothing can be measured.
     """
-    if stage.shift != "auto":
-        return Shift(stage.shift, False)
     stage_folder = context.folder / "arms" / arm / stage.name
-    if (known := read_shift(stage_folder)) is not None:
+    if (known := begun_by(stage, stage_folder)) is not None:
         return known
     found = _measured(context, stage, base)
     files.write_json(stage_folder / SHIFT, found.as_dict())

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
 
 import numpy as np
 import pytest
@@ -23,15 +23,11 @@ def scored(tmp_path_factory, real_text, plan_text):
     folder = tmp_path_factory.mktemp("scored")
     (folder / "text").symlink_to(real_text)
     (folder / "plan.yaml").write_text(plan_text.replace("{tokens: 40k, policy: proportional}", POLICY))
-    before = os.getcwd()
-    os.chdir(folder)
-    try:
+    with contextlib.chdir(folder):
         prepared = prepare(load_plan("plan.yaml"), lambda _: None)
         for name in ("d1", "d2", "d3"):
             np.save(folder / f"{name}.npy", open_indexed(prepared.corpora[name].sources[0].prefix).lengths)
         assert main(["run", "plan.yaml"]) == 0
-    finally:
-        os.chdir(before)
     return folder
 
 

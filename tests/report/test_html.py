@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -49,12 +50,8 @@ def finished(tmp_path_factory, real_text, plan_text):
     path.write_text("".join(json.dumps({"text": text[:6000]}) + "\n" for text in documents))
     plan = plan_text.replace("control: none", "control: no-replay")
     (folder / "plan.yaml").write_text(plan)
-    before = Path.cwd()
-    os.chdir(folder)
-    try:
+    with contextlib.chdir(folder):
         assert main(["run", "plan.yaml"]) == 0
-    finally:
-        os.chdir(before)
     return folder
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -31,14 +32,10 @@ def two_stages(tmp_path_factory, real_text, plan_text) -> Path:
     folder = tmp_path_factory.mktemp("lineage")
     text = plan_text.replace("{text: text/", f"{{text: {real_text}/")  # its own copies read the same files
     (folder / "plan.yaml").write_text(text.replace(STAGE3, DECAYS).replace(STAGE4, ""))
-    before = Path.cwd()
-    os.chdir(folder)
-    try:
+    with contextlib.chdir(folder):
         assert main(["run", "plan.yaml", "--stage", "stage2", "--approve", "each-rung"]) == 0
         assert main(["decide", "plan.yaml", "reject", "--stage", "stage2", "--because", "we looked"]) == 0
         assert main(["run", "plan.yaml", "--stage", "stage2"]) == 0
-    finally:
-        os.chdir(before)
     return folder
 
 

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keepwarm.plan.rungs import Candidate, Naive, Replay, ReplayRewarm, candidates
+from keepwarm.strategy.ladder import LOWEST, Begin
 from keepwarm.strategy.shift import GRADES, MEASURES, Shift
 from keepwarm.strategy.suggest import FAR, Ranked, Seen, by_promise, expected_cost, similarity, suggest
 
@@ -26,7 +27,7 @@ def seen(candidate, outcome, *, shift=HERE, tokens=100, run="a", stage="stage2")
 
 
 def found(*outcomes, ladder=LADDER):
-    return suggest(HERE, ladder, Fraction(0), outcomes)
+    return suggest(HERE, ladder, LOWEST, outcomes)
 
 
 def ranked(suggestion, label):
@@ -46,7 +47,12 @@ def test_without_evidence_the_order_is_as_written():
 
 
 def test_lower_shares_than_the_shift_begins_with_wait_without_evidence():
-    assert labels(suggest(HERE, LADDER, Fraction(5, 100), ())) == ["naive", "replay 5%", "replay 25%", "replay 1%"]
+    assert labels(suggest(HERE, LADDER, Begin(Fraction(5, 100)), ())) == [
+        "naive",
+        "replay 5%",
+        "replay 25%",
+        "replay 1%",
+    ]
 
 
 def test_an_accepted_candidate_comes_first():

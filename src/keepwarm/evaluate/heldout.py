@@ -51,6 +51,11 @@ def subset(count: int, size: int) -> NDArray[np.int64]:
     return np.unique((np.arange(min(size, count)) * count) // max(1, min(size, count)))
 
 
+def gap(windows: NDArray[np.float64], size: int) -> float:
+    """The mean over all windows less that over the subset of `size`: what a measurement on the way does not see."""
+    return float(windows.mean() - windows[subset(len(windows), size)].mean())
+
+
 def measure(heldout: HeldOut, losses: Losses, size: int | None = None) -> Measured:
     """Loss over all windows, or over the fixed subset of `size`."""
     chosen = heldout.windows if size is None else heldout.windows[subset(len(heldout.windows), size)]

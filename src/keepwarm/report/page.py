@@ -22,7 +22,7 @@ from keepwarm.attempt.records import Record, read_attempt, read_metrics
 from keepwarm.attempt.steered import as_fed
 from keepwarm.blend.buffer import BufferVersion
 from keepwarm.errors import KeepwarmError
-from keepwarm.evaluate.heldout import subset
+from keepwarm.evaluate.heldout import gap
 from keepwarm.lineage.manifest import Manifest, checkpoints_of, read_manifest
 from keepwarm.plan.model import Plan
 from keepwarm.report.buffered import newest_buffer, text_samples
@@ -201,8 +201,8 @@ def _correction(full: Sequence[Record], now: Record, corpus: str) -> float:
     known = [record for record in full if record["loss"][corpus] is not None]
     if not known:
         return 0.0
-    windows = [np.array(record["windows"][corpus], dtype=np.float64) for record in known]
-    gaps = [each.mean() - each[subset(len(each), len(now["windows"][corpus]))].mean() for each in windows]
+    size = len(now["windows"][corpus])
+    gaps = [gap(np.array(record["windows"][corpus], dtype=np.float64), size) for record in known]
     return float(np.interp(int(now["tokens"]), [int(record["tokens"]) for record in known], gaps))
 
 

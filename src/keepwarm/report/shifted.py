@@ -30,12 +30,14 @@ def read_shift(stage_folder: Path) -> Shift | None:
         ) from error
 
 
+def begun_by(stage: StageSpec, stage_folder: Path) -> Shift | None:
+    """The shift that a stage's ladder goes by: declared, or measured and on record; None before it was measured."""
+    return Shift(stage.shift, False) if stage.shift != "auto" else read_shift(stage_folder)
+
+
 def shift_of(plan: Plan, stage: StageSpec, arm: str = COOKBOOK) -> dict[str, Any] | None:
     """What a stage's ladder began by: its shift, and which ladder follows from it; None before it was measured."""
-    if stage.shift != "auto":
-        found: Shift | None = Shift(stage.shift, False)
-    else:
-        found = read_shift(Path(plan.run.folder) / "arms" / arm / stage.name)
+    found = begun_by(stage, Path(plan.run.folder) / "arms" / arm / stage.name)
     if found is None:
         return None
     return found.as_dict() | {"ladder": ladder_for(plan, plan.stages.index(stage), found.grade)[0]}

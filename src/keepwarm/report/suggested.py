@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +17,9 @@ from keepwarm.report.account import NOT_NEEDED
 from keepwarm.report.lineage import plan_at
 from keepwarm.report.shifted import known_shift
 from keepwarm.report.table import aligned
+from keepwarm.strategy.ladder import Begin, begin_by
 from keepwarm.strategy.promise import Forgotten
-from keepwarm.strategy.shift import Shift, starting_share
+from keepwarm.strategy.shift import Shift
 from keepwarm.strategy.suggest import FAR, Ranked, Seen, suggest
 from keepwarm.units import format_count
 
@@ -82,12 +82,12 @@ def _stage_of(plan: Plan, name: str) -> StageSpec:
     return plan.stages[names.index(name)]
 
 
-def _ladder(plan: Plan, index: int, shift: Shift) -> tuple[str, list[Candidate], Fraction]:
+def _ladder(plan: Plan, index: int, shift: Shift) -> tuple[str, list[Candidate], Begin]:
     """What `run` would climb: which ladder, its candidates, and the replay share that it begins with."""
     declared = plan.stages[index].shift
-    grade = shift.grade if declared == "auto" else declared
-    which, rungs = ladder_for(plan, index, grade)
-    begin = Fraction(0) if which == "own" or declared != "auto" else starting_share(shift)
+    by = shift if declared == "auto" else Shift(declared, False)
+    which, rungs = ladder_for(plan, index, by.grade)
+    begin = begin_by(by, own=which == "own")
     words = "the plan's own ladder" if which == "own" else f"{plan.cookbook}, {which}"
     return words, [each for rung in rungs for each in candidates(rung)], begin
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keepwarm.evaluate.forgetting import paired_noise
-from keepwarm.evaluate.heldout import subset
+from keepwarm.evaluate.heldout import gap, subset
 from keepwarm.schedule.schedule import PEAK_TOLERANCE
 
 Record = Mapping[str, Any]
@@ -27,7 +27,8 @@ Floats = NDArray[np.float64]
 class OldSeries:
     """What an old corpus has forgotten, nats per token; `returns` of it come back in a cooldown, None = not known.
 
-    Measured on a part of its windows and corrected by `gaps`, linear in steps in between and behind them as last known.
+    Measured on a part of its windows and corrected by `gaps`, linear in steps in between and behind them as last known: at
+    which steps since the switch all windows had forgotten how much more than those of the way.
 
     `lead`: how far the attempt itself began above the reference. It did where it went back to a checkpoint that was not
     taught this corpus yet: what it has not learned is no sign of what broke.
@@ -41,9 +42,7 @@ class OldSeries:
     returns: float | None
     control: Floats  # what the no-replay control had forgotten at the same tokens (NaN: not known)
     lead: float = 0.0
-    gaps: tuple[
-        tuple[float, float], ...
-    ] = ()  # (step since the switch, all windows less those of the way), where known
+    gaps: tuple[tuple[float, float], ...] = ()
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -110,7 +109,7 @@ def _cut(series: OldSeries, since: Floats, count: int) -> Floats:
     cut = slice(0, count)
     if not (series.gaps and count):
         return series.forgotten[cut]
-    known = [gap for gap in series.gaps if gap[0] <= since[cut][-1]]
+    known = [each for each in series.gaps if each[0] <= since[cut][-1]]
     return (series.forgotten - _gap_at(series.gaps, since))[cut] + _gap_at(known, since[cut])
 
 
@@ -224,7 +223,7 @@ def _gaps(
 ) -> tuple[tuple[float, float], ...]:
     """How much more all windows have forgotten than the `size` of the way, wherever all were measured."""
     moved = [(r["step"], np.asarray(r["windows"][name]) - np.asarray(reference)) for r in whole if name in r["windows"]]
-    return tuple((step - switch, float(each.mean() - each[subset(len(each), size)].mean())) for step, each in moved)
+    return tuple((step - switch, gap(each, size)) for step, each in moved)
 
 
 def _picked(windows: Sequence[float], size: int) -> list[float]:

@@ -21,6 +21,7 @@ from typing import Any, Literal
 
 from keepwarm.plan.rungs import Candidate
 from keepwarm.strategy.promise import Forgotten, hopeless
+from keepwarm.strategy.shift import Shift, starting_share
 from keepwarm.units import format_share, lr_of
 
 TRAINABLE = (
@@ -45,6 +46,11 @@ class Begin:
 
 
 LOWEST = Begin(Fraction(0))  # nothing waits
+
+
+def begin_by(shift: Shift, *, own: bool) -> Begin:
+    """Where a ladder begins by the measured shift; a stage's own ladder begins where it begins."""
+    return LOWEST if own else Begin(starting_share(shift))
 
 
 @dataclass(frozen=True, slots=True)

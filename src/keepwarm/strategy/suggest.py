@@ -13,7 +13,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 
 from keepwarm.plan.rungs import Candidate
 from keepwarm.plan.written import written
@@ -76,11 +75,11 @@ class Suggestion:
         return sum(weight >= FAR for _, weight in self.evidence)
 
 
-def suggest(shift: Shift, ladder: Sequence[Candidate], starting_share: Fraction, seen: Sequence[Seen]) -> Suggestion:
+def suggest(shift: Shift, ladder: Sequence[Candidate], begin: Begin, seen: Sequence[Seen]) -> Suggestion:
     """The order of a ladder's candidates, and of those that were accepted elsewhere; as written where nothing is known."""
     evidence = tuple(sorted(((each, similarity(shift, each.shift)) for each in seen), key=lambda each: -each[1]))
     close = [(each, weight) for each, weight in evidence if weight >= FAR]
-    known_order = _as_written(ladder, starting_share)
+    known_order = _as_written(ladder, begin)
     known = [_ranked(each, place, place, close) for place, each in enumerate(known_order)]
     others = [_ranked(each, None, len(known_order), close) for each in _accepted_elsewhere(known_order, close)]
     order = by_promise([*known, *others]) if close else known
@@ -113,11 +112,11 @@ def expected_cost(order: Sequence[Ranked]) -> float:
     return total
 
 
-def _as_written(ladder: Sequence[Candidate], starting_share: Fraction) -> list[Candidate]:
+def _as_written(ladder: Sequence[Candidate], begin: Begin) -> list[Candidate]:
     """The order in which candidates would be tried if none told anything of another."""
     options = [Option(number, candidate) for number, candidate in enumerate(ladder)]
     tried: list[Tried] = []
-    while (option := choose(options, tried, lr_max=1.0, begin=Begin(starting_share)).option) is not None:
+    while (option := choose(options, tried, lr_max=1.0, begin=begin).option) is not None:
         tried.append(Tried(option.number, option.candidate, _UNTRIED))
     return [each.candidate for each in tried]
 

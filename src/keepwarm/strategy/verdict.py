@@ -94,9 +94,7 @@ class NewCorpus:
     needed_is: str
     noise: float
     learned: bool
-    since_start: (
-        float  # nats gained on where the attempt itself began: an earlier checkpoint may not know what the line does
-    )
+    since_start: float  # nats gained on where the attempt itself began, maybe an earlier checkpoint than the line's
 
     @property
     def worse(self) -> bool:
