@@ -12,7 +12,8 @@ from keepwarm.attempt.records import attempt_in
 from keepwarm.lineage.deletion import bytes_of, delete, deletion_of
 from keepwarm.lineage.manifest import Manifest, checkpoints_of, read_manifest
 from keepwarm.lineage.retention import Branch, Decision, decide
-from keepwarm.plan.model import Keep, Plan
+from keepwarm.plan.model import Plan
+from keepwarm.plan.running import Keep
 from keepwarm.units import format_bytes
 
 

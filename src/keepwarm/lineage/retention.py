@@ -17,8 +17,9 @@ from keepwarm.errors import GuardError, PlanError
 from keepwarm.lineage.graph import newest_at_peak
 from keepwarm.lineage.manifest import Manifest
 from keepwarm.plan.cookbook import ladder_for
-from keepwarm.plan.model import Keep, Plan, StageSpec
+from keepwarm.plan.model import Plan, StageSpec
 from keepwarm.plan.rungs import Candidate, candidates
+from keepwarm.plan.running import Keep
 from keepwarm.schedule.batch import scaled_lr
 from keepwarm.schedule.introduction import introduction
 from keepwarm.units import lr_of

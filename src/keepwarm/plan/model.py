@@ -14,13 +14,13 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from keepwarm.plan.corpus import CorpusSpec, EvaluationField, HoldoutSpec, StandIn, called
 from keepwarm.plan.judging import SearchSpec, VerdictSpec
-from keepwarm.plan.parts import Allowed, AutoCount, Model, Name, Positive
+from keepwarm.plan.parts import Allowed, Model, Name, Positive
 from keepwarm.plan.rungs import Rung
+from keepwarm.plan.running import RunSpec
 from keepwarm.plan.values import Count, Length, LengthField, Rate, Ratio, Texts
 from keepwarm.units import parse_lr
 
 ARMS = ("no-replay", "d0-only")
-Keep = Literal["all", "peak-before-each-cooldown", "needed"]
 
 
 class ModelSpec(Model):
@@ -188,27 +188,6 @@ class BufferSpec(Model):
     def _not_yet(cls, value: Any) -> Any:
         if value == "reference":
             raise ValueError(f"{value} is not there yet in this version")
-        return value
-
-
-class RunSpec(Model):
-    """Where and how it runs."""
-
-    folder: str = Field(description="the run folder: all state is in there")
-    backend: Literal["native"] = Field("native", description="native: this machine")
-    threads: int | None = Field(None, ge=1, description="CPU threads; all cores when left out")
-    save_every: AutoCount = Field("auto", description="tokens between checkpoints; auto: four an attempt")
-    keep: Keep = Field(
-        "all",
-        description="checkpoints whose tensors are kept once a stage is accepted. peak-before-each-cooldown: the end of "
-        "each accepted stage, and what a rung of the plan may still start from; needed: the latter alone",
-    )
-
-    @field_validator("backend", mode="before")
-    @classmethod
-    def _not_yet(cls, value: Any) -> Any:
-        if value == "megatron":
-            raise ValueError("the megatron backend is not there yet in this version; use native")
         return value
 
 

@@ -14,7 +14,8 @@ from keepwarm.attempt.retained import decisions_of, half_deleted, prune
 from keepwarm.errors import KeepwarmError
 from keepwarm.lineage.deletion import bytes_of
 from keepwarm.lineage.manifest import Manifest
-from keepwarm.plan.model import Keep, Plan
+from keepwarm.plan.model import Plan
+from keepwarm.plan.running import Keep
 from keepwarm.report.terminal import console
 from keepwarm.units import format_bytes
 
