@@ -38,6 +38,7 @@ buffer: {tokens: 40k, policy: proportional}
 max_epochs: 4
 verdict: {tolerance: 9 nats, adaptation: 20%, evaluate_every: auto}
 control: none
+precision: fp32
 run: {folder: run, threads: 1}
 """
 

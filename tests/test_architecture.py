@@ -11,8 +11,8 @@ import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "keepwarm"
 ORDER = [
-    "errors", "units", "files", "processes", "plan", "corpora", "blend", "schedule", "lineage", "attempt", "evaluate", "strategy",
-    "engine", "backends", "merge", "convert", "report", "doctor", "work", "shifts", "branches", "forecasts", "arms", "tries", "search", "ahead", "pipeline", "decisions", "demo", "cli",
+    "errors", "exits", "units", "files", "processes", "plan", "corpora", "blend", "schedule", "lineage", "attempt", "evaluate", "strategy",
+    "engine", "backends", "merge", "convert", "report", "doctor", "work", "shifts", "branches", "standing", "forecasts", "arms", "tries", "search", "ahead", "pipeline", "decisions", "api", "demo", "cli",
 ]  # fmt: skip
 TORCH_ROOMS = {"engine", "merge", "convert"}
 

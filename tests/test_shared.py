@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from keepwarm.attempt.records import read_attempt, read_metrics
-from keepwarm.attempt.shared import lasting_changes, shared_steps
+from keepwarm.attempt.rewinds import begin
+from keepwarm.attempt.shared import lasting_changes, shared_steps, take_over
+from keepwarm.attempt.spikes import Finding
 from keepwarm.blend.mixture import combine
 from keepwarm.cli.main import main
 
@@ -108,3 +110,21 @@ def test_a_kill_while_a_prefix_is_taken_over_begins_anew(introduced, monkeypatch
     mine, theirs = end(second), end(introduced / SECOND)
     assert mine["weights_sha256"] == theirs["weights_sha256"] and numbers(second) == numbers(introduced / SECOND)
     assert len([r for r in read_metrics(second / "metrics.jsonl") if r.get("event") == "shared"]) == 1
+
+
+def test_what_a_rewind_touched_is_not_shared(introduced, tmp_path):
+    """An attempt that went back is no donor behind what it passed over, and one that went back to its start has none."""
+    run = tmp_path / "run"
+    shutil.copytree(introduced / "run", run)
+    first, second = (run / name.removeprefix("run/") for name in (FIRST, SECOND))
+    attempt, header = read_attempt(second), read_metrics(second / "metrics.jsonl")[0]
+    shutil.rmtree(second / "checkpoints")
+    spike = Finding("spike", 9.0, 1.0, "far above")
+    begin(first, spike, step=14, rewind_steps=4, saved_steps=[10])  # 11 to 14: what is shared ends at 10
+    assert take_over(run, attempt, header, "plan", None)["step"] == 10
+    shutil.rmtree(second / "checkpoints")
+    begin(second, spike, step=12, rewind_steps=8, saved_steps=[10])
+    assert take_over(run, attempt, header, "plan", None) is None
+    (second / "rewinds.json").unlink()
+    begin(first, spike, step=13, rewind_steps=4, saved_steps=[])  # 10 to 13: the checkpoint before is at 8
+    assert take_over(run, attempt, header, "plan", None)["step"] == 8

@@ -143,7 +143,7 @@ def test_an_interrupted_attempt_goes_on_without_its_allow_and_says_that_all_is_k
         "  optimizer moments  kept     as they were saved",
         "  LR                 kept     0.003, the schedule goes on at token 1,792 of 5,120",
         "  data               kept     goes on at sample 56 of the attempt",
-        "  random state       kept     as it was saved",
+        "  random state       kept     of every step from seed 1",
         "  evaluation         kept     what was measured up to there stays",
     ]
     header = read_metrics(workplace / "run/arms/cookbook/stage2/00-replay/metrics.jsonl")[0]
@@ -169,7 +169,7 @@ def test_the_table_of_a_start(workplace, stage2):
         "  optimizer moments   new      AdamW begins without any",
         "  LR                  new      0, warm-up over 512 tokens to 0.003 -> 0.003 (peak)",
         "  data: d0            new      starts at 0",
-        "  random state        new      seed 1, for the order of data too",
+        "  random state        new      of every step from seed 1, as the order of data",
         "  evaluation windows  new      at both ends all",
     ]
     assert rows_of(said, "cookbook stage2: replay 5%") == [
@@ -179,7 +179,7 @@ def test_the_table_of_a_start(workplace, stage2):
         "  LR                  kept     peak at LR 0.003 -> 0.003, no warm-up -> 0.003 (peak)",
         "  data: d0            kept     goes on at sample 320",
         "  data: d1            new      starts at 0",
-        "  random state        kept     as the checkpoint has it; the order of data: seed 1",
+        "  random state        new      of every step from seed 1, as the order of data",
     ]
     header = read_metrics(workplace / "run/arms/cookbook/stage2/00-replay/metrics.jsonl")[0]
     assert header["kept"][3] == {"what": "data: d0", "how": "kept", "numbers": "goes on at sample 320"}
@@ -197,7 +197,7 @@ def test_the_table_of_a_rewarm_with_another_batch(edit_plan, stage2):
         in said
     )
     assert "  batch size          changed  8 -> 16 sequences\n" in said
-    assert "  random state        new      seed 1, for the order of data too\n" in said
+    assert "  random state        new      of every step from seed 1, as the order of data\n" in said
 
 
 def planned(capsys):
@@ -220,7 +220,7 @@ def test_the_plan_knows_the_table_before_the_run(edit_plan, workplace, capsys):
         "LR": ("kept", "peak at LR 0.003 -> 0.003, no warm-up -> 0.003 (peak)"),
         "data: d1": ("new", "starts at 0"),
         "data: old": ("kept", "every source goes on where the line stands"),
-        "random state": ("kept", "as the checkpoint has it; the order of data: seed 1"),
+        "random state": ("new", "of every step from seed 1, as the order of data"),
         "evaluation windows": ("kept", "the same of every corpus"),
     }
     assert (

@@ -17,8 +17,9 @@ from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
 from keepwarm import files, processes
+from keepwarm.backends.ranks import world_size
 from keepwarm.corpora.prepare import prepare
-from keepwarm.errors import GuardError, KeepwarmError, WorkFailed
+from keepwarm.errors import GuardError, KeepwarmError, PlanError, WorkFailed
 from keepwarm.plan.load import plan_document
 from keepwarm.plan.model import Plan
 from keepwarm.report.terminal import Terminal, console_beside
@@ -64,6 +65,16 @@ class Ahead:
             process.terminate()
         for process in stopped:
             process.join()
+
+
+def refuse_side_by_side(plan: Plan) -> None:
+    """PlanError where candidates would be trained side by side in a run of several processes: each needs them all."""
+    if plan.search.side_by_side > 1 and world_size() > 1:
+        raise PlanError(
+            f"search.side_by_side: {plan.search.side_by_side}, in a run of {world_size()} processes",
+            "all of them compute one candidate together",
+            "search: {side_by_side: 1}, or --set search.side_by_side=1",
+        )
 
 
 @contextlib.contextmanager

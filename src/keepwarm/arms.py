@@ -23,6 +23,7 @@ from keepwarm.attempt.progress import attempts_of, end_of
 from keepwarm.attempt.records import allowed_before
 from keepwarm.attempt.resolve import Request
 from keepwarm.attempt.settle import settle_attempt
+from keepwarm.backends.ranks import world_size
 from keepwarm.branches import cool
 from keepwarm.corpora.prepare import prepare
 from keepwarm.errors import KeepwarmError, WorkFailed
@@ -39,14 +40,17 @@ def beside(plan: Plan, until: str | None) -> Iterator[Callable[[], bool]]:
     """Train the plan's unfinished control arms (to the end of stage `until`) while the block runs, and wait for them.
 
     Yields a function that tells whether an arm has failed. When the block fails or is interrupted they are interrupted
-    too. Raises WorkFailed if one of them failed.
+    too. Raises WorkFailed if one of them failed. In a run of several processes the arms come first, one after another:
+    each is computed by all of them.
     """
+    unfinished = [arm for arm in plan.control if not finished(plan, arm, until)]
+    if world_size() > 1:
+        for arm in unfinished:
+            _train_arm(plan, arm, until)
+        yield lambda: False
+        return
     spawn = multiprocessing.get_context("spawn")
-    arms = [
-        spawn.Process(target=_arm, args=(plan, arm, until), name=arm)
-        for arm in plan.control
-        if not finished(plan, arm, until)
-    ]
+    arms = [spawn.Process(target=_arm, args=(plan, arm, until), name=arm) for arm in unfinished]
     with processes.ignoring_ctrl_c():
         for process in arms:
             process.start()
@@ -104,15 +108,20 @@ def _interrupt(arms: list[SpawnProcess]) -> None:
         process.join()
 
 
+def _train_arm(plan: Plan, arm: str, until: str | None) -> None:
+    """An arm from the base to its end."""
+    folder = Path(plan.run.folder)
+    listener = Terminal(prefix=f"[{arm}] ", out=console_beside(folder / "arms" / arm / "log.txt"))
+    context = Run(plan, files.sha256_json(plan_document(plan)), folder, prepare(plan, lambda text: None), listener)
+    control_line(context, base_line(context), arm, until)
+
+
 def _arm(plan: Plan, arm: str, until: str | None) -> None:
     """What an arm's process does. Errors are told the way the command line tells them."""
     os.setpgrp()
     processes.die_with_owner()
-    folder = Path(plan.run.folder)
     try:
-        listener = Terminal(prefix=f"[{arm}] ", out=console_beside(folder / "arms" / arm / "log.txt"))
-        context = Run(plan, files.sha256_json(plan_document(plan)), folder, prepare(plan, lambda text: None), listener)
-        control_line(context, base_line(context), arm, until)
+        _train_arm(plan, arm, until)
     except (KeepwarmError, WorkFailed) as error:
         print(f"[{arm}] error: {error}", file=sys.stderr, flush=True)
         sys.exit(1)

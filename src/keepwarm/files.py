@@ -98,6 +98,11 @@ def write_json(path: Path, value: Any, *, replace: bool = False) -> None:
     write_text(path, json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False) + "\n", replace=replace)
 
 
+def aside(final: Path) -> Path:
+    """Where `new_folder` fills what becomes `final`."""
+    return Path(final).with_name(f"{Path(final).name}{_ASIDE}")
+
+
 @contextlib.contextmanager
 def new_folder(final: Path) -> Iterator[Path]:
     """A folder to fill, which becomes `final` by one rename when the block ends well and vanishes when it does not.
@@ -105,29 +110,34 @@ def new_folder(final: Path) -> Iterator[Path]:
     Leftovers of a killed writer of the same folder are removed first. Raises KeepwarmError if `final` exists.
     """
     final = Path(final)
-    aside = final.with_name(f"{final.name}{_ASIDE}")
+    filling = aside(final)
     if final.exists():
         raise KeepwarmError(
             f"{final}: exists already", "nothing is overwritten silently", f"choose another name, or: rm -r {final}"
         )
     with explained(final):
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir(parents=True)
+        shutil.rmtree(filling, ignore_errors=True)
+        filling.mkdir(parents=True)
         try:
-            yield aside
-            for path in sorted(aside.rglob("*")):
+            yield filling
+            for path in sorted(filling.rglob("*")):
                 fsync_folder(path) if path.is_dir() else fsync_file(path)
-            fsync_folder(aside)
-            os.rename(aside, final)
+            fsync_folder(filling)
+            os.rename(filling, final)
             fsync_folder(final.parent)
         finally:
-            shutil.rmtree(aside, ignore_errors=True)
+            shutil.rmtree(filling, ignore_errors=True)
 
 
 def sha256_file(path: Path) -> str:
     """Hex SHA-256 of a file's content."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def facts(path: Path) -> dict[str, Any]:
+    """Size and SHA-256 of a file: {bytes, sha256}."""
+    return {"bytes": Path(path).stat().st_size, "sha256": sha256_file(path)}
 
 
 def sha256_json(value: Any) -> str:

@@ -16,31 +16,28 @@ from typing import Any
 
 from keepwarm import files
 from keepwarm.attempt.candidates import resolve
-from keepwarm.attempt.line import COOKBOOK, COOLDOWN, Feed, Line
+from keepwarm.attempt.line import Feed, Line
 from keepwarm.attempt.model import Attempt
 from keepwarm.attempt.pilot import Part, pilot_of
-from keepwarm.attempt.progress import attempts_of, end_of
-from keepwarm.attempt.records import allowed_before, attempt_in, read_attempt, read_metrics
+from keepwarm.attempt.progress import end_of
+from keepwarm.attempt.records import allowed_before, attempt_in, read_metrics
 from keepwarm.attempt.resolve import Request
 from keepwarm.attempt.settle import settle_attempt
 from keepwarm.attempt.timing import FORWARD_COST
-from keepwarm.corpora.prepare import prepare
 from keepwarm.errors import KeepwarmError, WorkFailed
 from keepwarm.lineage.deletion import refuse_deleted
 from keepwarm.lineage.graph import all_manifests
-from keepwarm.lineage.manifest import Manifest, read_manifest
-from keepwarm.plan.load import plan_document
+from keepwarm.lineage.manifest import Manifest
 from keepwarm.plan.model import Plan, StageSpec, allowing
 from keepwarm.plan.rungs import Candidate
 from keepwarm.plan.values import Length
 from keepwarm.report.account import PILOTS, spent
 from keepwarm.report.forecasted import FORECAST
-from keepwarm.report.progress import progress_bar
-from keepwarm.report.status import base_manifest
+from keepwarm.standing import line_before, opened
 from keepwarm.strategy.forecast import Asked, Pilot, made
 from keepwarm.strategy.surface import Steps, drift_of
 from keepwarm.units import format_share
-from keepwarm.work import Listener, Run, base_line, sampler_of, train
+from keepwarm.work import Listener, Run, train
 
 MOMENT_LIVES = 2  # a pilot outlasts the first moment of AdamW, 1 / (1 - beta) steps, so many times
 MOST_PILOTS = 100
@@ -60,9 +57,8 @@ def forecast(plan: Plan, listener: Listener, name: str, asked: Settings) -> dict
     """Train the pilots of a stage, or read them, and forecast; the record, which `forecast.json` then holds too."""
     stage = next(each for each in plan.stages if each.name == name)
     steps = _steps(plan.of_stage(stage), stage, asked)
-    _refuse_unaccepted(plan, stage)
-    context = _opened(plan, listener)
-    line = _line_before(context, stage)
+    context = opened(plan, stage, listener)
+    line = line_before(context, stage)
     rung = "replay" if stage is plan.stages[0] else "replay-previous-mix"
     wanted = [_candidate(rung, share) for share in asked.shares]
     pilots, rows = [], []
@@ -112,45 +108,6 @@ def _steps(plan: Plan, stage: StageSpec, asked: Settings) -> int:
             fix,
         )
     return steps
-
-
-def _refuse_unaccepted(plan: Plan, stage: StageSpec) -> None:
-    before = plan.stages[: plan.stages.index(stage)]
-    for each in before:
-        if not any(tried.accepted for tried in attempts_of(Path(plan.run.folder), COOKBOOK, each.name)):
-            raise KeepwarmError(
-                f"{stage.name}: the stage before it, {each.name}, is not accepted yet",
-                "pilots start where the line will stand before the stage; nothing was trained",
-                f"keepwarm run PLAN --stage {each.name}",
-            )
-
-
-def _opened(plan: Plan, listener: Listener) -> Run:
-    """The run, its corpora prepared and its base there: made now, as `run` would, where it is not."""
-    folder, sha256 = Path(plan.run.folder), files.sha256_json(plan_document(plan))
-    if base_manifest(plan) is not None:
-        return Run(plan, sha256, folder, prepare(plan, listener.say), listener, keeps_plan=False)
-    with files.run_lock(folder):
-        prepared = prepare(plan, listener.say, progress_bar, sampler_of(plan))
-        context = Run(plan, sha256, folder, prepared, listener)
-        base_line(context)
-    return replace(context, keeps_plan=False)
-
-
-def _line_before(context: Run, stage: StageSpec) -> Line:
-    """Where the accepted line stands before a stage. B is left out: no share rung draws on it beside what was recorded."""
-    line = base_line(context)
-    for each in context.plan.stages[: context.plan.stages.index(stage)]:
-        tried = attempts_of(context.folder, COOKBOOK, each.name)
-        accepted = next(one for one in tried if one.accepted)
-        attempt = read_attempt(accepted.folder)
-        end, begin = end_of(accepted.folder), read_manifest(context.folder / str(attempt.start))
-        assert end is not None, f"{accepted.folder} was accepted before its end"
-        branches = [end_of(one.folder) for one in tried if one.rung == COOLDOWN and attempt.rung == "balance"]
-        for cooled in (one for one in branches if one is not None and one.parent == end.id):
-            end, begin = cooled, end  # the line went on from the balance's cooldown
-        line = Line(COOKBOOK, end, begin, (*line.taught, (each.new, end)), None, line.attempts | {attempt.sha256})
-    return line
 
 
 def _candidate(rung: str, share: Fraction) -> Candidate:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from keepwarm import files
-from keepwarm.ahead import ahead
+from keepwarm.ahead import ahead, refuse_side_by_side
 from keepwarm.arms import beside
 from keepwarm.attempt.line import COOLDOWN, Line
 from keepwarm.attempt.model import Attempt
@@ -55,6 +55,7 @@ def run(plan: Plan, listener: Listener, *, until: str | None = None, approve: Ap
     Raises WorkFailed when a ladder is exhausted, Waiting when `approve` asks for a person's word.
     """
     folder = Path(plan.run.folder)
+    refuse_side_by_side(plan)
     with files.run_lock(folder):
         context = Run(
             plan,

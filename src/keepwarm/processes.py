@@ -14,12 +14,14 @@ from collections.abc import Iterator
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
-def die_with_owner() -> None:
-    """Let the kernel kill this process when the one that started it ends, however it ends (Linux)."""
+def die_with_owner(owner: int | None = None) -> None:
+    """Let the kernel kill this process when the one that started it ends, however it ends (Linux). `owner` is its number,
+    where multiprocessing does not know it."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        owner = multiprocessing.parent_process()
-        if owner is not None and os.getppid() != owner.pid:  # it ended before the kernel was asked
+        parent = multiprocessing.parent_process()
+        owner = parent.pid if owner is None and parent is not None else owner
+        if owner is not None and os.getppid() != owner:  # it ended before the kernel was asked
             os.kill(os.getpid(), signal.SIGKILL)
 
 

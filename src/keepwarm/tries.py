@@ -44,8 +44,8 @@ class Try:
         return f"arms/{self.line.arm}/{self.stage.name}/{self.number:02d}-{self.candidate.rung}"
 
 
-def resolved(context: Run, asked: Try) -> tuple[Attempt, Manifest, CooldownDrop | None]:
-    """The attempt, its start, and what a cooldown of the line's end buys where the attempt will end cooled."""
+def past_guards(context: Run, asked: Try) -> tuple[Attempt, Manifest, Manifest | None]:
+    """The attempt, its start, and the line's end cooled where the attempt starts from that: trained once, if need be."""
     line, folder = asked.line, context.folder / asked.folder
     trunk = [manifest for manifest in all_manifests(context.folder) if manifest.attempt in line.attempts]
     recorded, stage = recorded_start(folder), allowing(asked.stage, allowed_before(folder))
@@ -57,6 +57,13 @@ def resolved(context: Run, asked: Try) -> tuple[Attempt, Manifest, CooldownDrop 
     attempt, start = resolve(request)
     if recorded is None:
         refuse_deleted(context.folder / start.id)
+    return attempt, start, cooled
+
+
+def resolved(context: Run, asked: Try) -> tuple[Attempt, Manifest, CooldownDrop | None]:
+    """The attempt, its start, and what a cooldown of the line's end buys where the attempt will end cooled."""
+    attempt, start, cooled = past_guards(context, asked)
+    line = asked.line
     if attempt.schedule.phase(attempt.tokens) != "cooled" or line.end.phase in CONVERGED:
         return attempt, start, None
     return attempt, start, cooldown_drop(line.end, cooled or converged(context, line))

@@ -54,6 +54,18 @@ def parse_ratio(text: str | float | int | Fraction) -> Fraction:
     return value
 
 
+def parse_seconds(text: str) -> float:
+    """Seconds of a time: 3h50m, 40 min, 90 s, 1d2h, or 03:50:00. ValueError for anything else, and for none at all."""
+    clock = re.fullmatch(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)", text.strip())
+    words = re.fullmatch(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m(?:in)?)?(?:(\d+)s)?", re.sub(r"\s+", "", text))
+    found = clock or words
+    days, hours, minutes, rest = (int(part or 0) for part in found.groups()) if found else (0, 0, 0, 0)
+    total = ((days * 24 + hours) * 60 + minutes) * 60 + rest
+    if not total:
+        raise ValueError(f"{text!r} is not a time such as 3h50m, 90 s or 03:50:00")
+    return float(total)
+
+
 def parse_lr(text: str | float | int, lr_max: float) -> float:
     """Learning rate of 3e-4, "lr_max", "lr_max/100" or "2 lr_max". Raises ValueError unless it is positive."""
     if isinstance(text, (int, float)) and not isinstance(text, bool):

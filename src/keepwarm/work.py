@@ -31,7 +31,7 @@ from keepwarm.attempt.records import (
 from keepwarm.attempt.settle import settle_attempt
 from keepwarm.attempt.shared import take_over
 from keepwarm.attempt.steered import as_fed
-from keepwarm.blend.buffer import BufferVersion, fill, load_buffer
+from keepwarm.blend.buffer import BufferVersion, fill, load_buffer, load_buffers
 from keepwarm.blend.ledger import ledger
 from keepwarm.corpora.generated import MakeSampler, Sampler
 from keepwarm.corpora.prepare import Prepared
@@ -85,8 +85,7 @@ class Run:
 
     def feed(self) -> Feed:
         """Every source there is: the corpora's, and those of each version of B that is on disk."""
-        found = (path for path in (self.folder / "buffer").glob("v*") if path.name[1:].isdigit())
-        return feed_of(self.prepared, [load_buffer(path) for path in sorted(found)])
+        return feed_of(self.prepared, load_buffers(self.folder / "buffer"))
 
 
 def keep_plan(context: Run) -> None:
@@ -152,6 +151,7 @@ def train(
 
         if context.keeps_plan:
             keep_plan(context)
+        how = native.computing(context.plan, attempt, start, context.listener.say)
         saved, table = checkpoints_of(folder), started(attempt, start)
         context.listener.begin(attempt, resumed(attempt, read_manifest(saved[-1])) if saved else table)
         per_byte = {
@@ -162,7 +162,7 @@ def train(
         threads = threads_for(context.plan, attempt.stage)
         taught = line.taught if line else ()
         first = header(attempt, taught, line.end if line else None, drop, per_byte, threads, seen)
-        first["stand_in"] = dict(context.plan.stand_ins)
+        first |= how.to_dict() | {"stand_in": dict(context.plan.stand_ins)}
         first["kept"] = [row.as_dict() for row in table]
         curve = control_curve(_without_replay(context, attempt), attempt)
         first["adaptation"] |= {"control": curve} if curve is not None else {}
@@ -171,7 +171,7 @@ def train(
         if shared is not None:
             tell(shared)
         watching = watch if early else steered if attempt.steering else None  # steered it is, whoever trains it
-        native.train(context.plan, context.plan_sha256, attempt, first, feed, start, tell, watching)
+        native.train(context.plan, context.plan_sha256, attempt, first, feed, start, how, tell, watching)
     return end_of(folder)
 
 

@@ -9,16 +9,10 @@ import pytest
 import torch
 
 from keepwarm.cli.main import main
-from keepwarm.engine.loop import no_decay_groups
-from keepwarm.engine.model import (
-    architecture_sha256,
-    keeps_documents_apart,
-    new_config,
-    new_model,
-    token_losses,
-    weights_sha256,
-    window_losses,
-)
+from keepwarm.engine.model import architecture_sha256, new_config, new_model
+from keepwarm.engine.network import keeps_documents_apart, network_of
+from keepwarm.engine.optimizer import no_decay_groups
+from keepwarm.engine.weights import weights_sha256
 from keepwarm.errors import KeepwarmError
 
 SPEC = {"type": "llama", "hidden_size": 32, "layers": 2, "heads": 2, "kv_heads": 1}
@@ -46,8 +40,8 @@ def test_losses_are_cross_entropies_of_the_next_token(model):
     logits = model(input_ids=torch.from_numpy(windows[:, :-1])).logits.double()
     picked = torch.log_softmax(logits, -1).gather(-1, torch.from_numpy(windows[:, 1:, None]))[..., 0]
     expected = (-picked.mean(dim=1)).detach().numpy()
-    assert window_losses(model, windows, batch=2) == pytest.approx(expected, rel=1e-5)
-    assert token_losses(model, torch.from_numpy(windows)).shape == (5, 16)
+    assert network_of(model).window_losses(windows) == pytest.approx(expected, rel=1e-5)
+    assert network_of(model).token_losses(torch.from_numpy(windows)).shape == (5, 16)
 
 
 def test_documents_of_a_window_are_kept_apart_where_the_plan_asks(model):
@@ -55,10 +49,10 @@ def test_documents_of_a_window_are_kept_apart_where_the_plan_asks(model):
     rng, eod = np.random.default_rng(1), 5
     first, second = rng.integers(6, 64, 6), rng.integers(6, 64, 9)
     window = torch.from_numpy(np.concatenate([first, [eod], second]))[None]
-    alone = token_losses(model, torch.from_numpy(second)[None], eod)[0]
-    assert token_losses(model, window, eod)[0, 7:].tolist() == pytest.approx(alone.tolist(), rel=1e-4)
-    assert token_losses(model, window)[0, 7:].tolist() != pytest.approx(alone.tolist(), rel=1e-2)
-    assert keeps_documents_apart(model, eod)
+    alone = network_of(model, eod).token_losses(torch.from_numpy(second)[None])[0]
+    assert network_of(model, eod).token_losses(window)[0, 7:].tolist() == pytest.approx(alone.tolist(), rel=1e-4)
+    assert network_of(model).token_losses(window)[0, 7:].tolist() != pytest.approx(alone.tolist(), rel=1e-2)
+    assert keeps_documents_apart(network_of(model, eod))
 
 
 def test_an_architecture_that_ignores_positions_is_found_out(model):
@@ -68,12 +62,12 @@ def test_an_architecture_that_ignores_positions_is_found_out(model):
         def forward(self, input_ids, position_ids=None):
             return model(input_ids=input_ids)
 
-    assert not keeps_documents_apart(Deaf(), 5)
+    assert not keeps_documents_apart(network_of(Deaf(), 5))
 
 
 def test_measuring_leaves_the_model_in_training_mode_and_without_gradients(model):
     model.train()
-    window_losses(model, np.zeros((2, 17), dtype=np.int64), batch=2)
+    network_of(model).window_losses(np.zeros((2, 17), dtype=np.int64))
     assert model.training and all(p.grad is None for p in model.parameters())
 
 
@@ -88,7 +82,9 @@ def test_vectors_do_not_decay(model):
 def test_identities(model):
     again = new_model(new_config(SPEC, 64, 16), seed=1)
     other = new_model(new_config(SPEC, 64, 16), seed=2)
-    assert weights_sha256(again) == weights_sha256(model) != weights_sha256(other)
+    assert (
+        weights_sha256(again.state_dict()) == weights_sha256(model.state_dict()) != weights_sha256(other.state_dict())
+    )
     assert architecture_sha256(other.config) == architecture_sha256(model.config)
     assert architecture_sha256(new_config(SPEC | {"layers": 3}, 64, 16)) != architecture_sha256(
         new_config(SPEC, 64, 16)
@@ -114,9 +110,9 @@ def test_the_state_of_a_checkpoint_is_restored_to_the_bit(workplace, manifest_of
     folder = sorted((workplace / "run/arms/cookbook/stage2/00-replay/checkpoints").iterdir())[-1]
     manifest = read_manifest(folder)
     model = new_model(AutoConfig.from_pretrained(folder), seed=99)
-    assert weights_sha256(model) != manifest.weights_sha256
+    assert weights_sha256(model.state_dict()) != manifest.weights_sha256
     optimizer = torch.optim.AdamW(no_decay_groups(model, 0.1), lr=0.0)
     checkpoints.load(folder, manifest, model, optimizer)
-    assert weights_sha256(model) == manifest.weights_sha256
+    assert weights_sha256(model.state_dict()) == manifest.weights_sha256
     moments = [state["exp_avg"].abs().sum().item() for state in optimizer.state.values()]
     assert len(moments) == len(list(model.parameters())) and min(moments) > 0

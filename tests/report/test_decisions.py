@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from keepwarm.attempt.rewinds import begin
+from keepwarm.attempt.spikes import Finding
 from keepwarm.cli.main import main
 from keepwarm.report.decisions import decision_lines, said
 
@@ -190,3 +192,31 @@ def test_attempts_come_in_the_order_they_were_chosen_and_what_was_put_off_last()
 
 def test_before_the_first_attempt_there_is_no_record():
     assert decision_lines({"stages": [{"attempts": []}]}) == []
+
+
+def test_steps_that_were_passed_over_are_told_before_the_verdict_is_there(mine, record, capsys):
+    folder = mine / STAGE / "01-replay"
+    (folder / "verdict.json").unlink()
+    for checkpoint in sorted((folder / "checkpoints").iterdir())[1:]:
+        shutil.rmtree(checkpoint)
+    text = "no update: the loss 9.000 is far above; in papers document 17 (tokens 0-9)"
+    event = {"kind": "event", "step": 3, "tokens": 768, "event": "skipped", "why": "spike", "text": text}
+    with open(folder / "metrics.jsonl", "a") as file:
+        file.write(json.dumps(event) + "\n")
+    told = "no update at 1 step: step 3: the loss 9.000 is far above; in papers document 17 (tokens 0-9)"
+    assert f"       {told}" in record()
+    assert main(["status", "plan.yaml", "--json"]) == 0
+    attempts = json.loads(capsys.readouterr().out)["stages"][0]["attempts"]
+    assert [each["passed_over"] for each in attempts] == [[], [told]]
+
+
+def test_what_a_rewind_gave_up_is_in_the_account(mine, capsys):
+    def spent() -> int:
+        capsys.readouterr()
+        assert main(["status", "plan.yaml", "--json"]) == 0
+        return json.loads(capsys.readouterr().out)["account"]["total"]["tokens"]
+
+    before = spent()
+    spike = Finding("spike", 9.0, 3.0, "far above")
+    begin(mine / STAGE / "01-replay", spike, step=30, rewind_steps=4, saved_steps=[10, 20])
+    assert spent() == before + 10 * 256

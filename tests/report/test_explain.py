@@ -39,6 +39,7 @@ def test_nothing_that_has_a_name_is_missing():
         "guard": set(GUARDS),
         "verdict": set(OUTCOMES),
         "trouble": {"forgetting", "under-adapting", "broken-optimisation", "data-bug"},
+        "stability": {"non-finite", "spike", "rewind"},
         "shift": {"none", "weak", "strong", "language"},
         "cookbook": set(shipped()),
     }

@@ -96,6 +96,37 @@ def test_a_loss_that_is_not_finite_is_diverged():
     assert verdict.reasons == ("the gradient was not a finite number at step 60",)
 
 
+SKIPPED = {
+    "kind": "event", "event": "skipped", "step": 41, "tokens": 410, "why": "spike", "loss": 9.0, "grad_norm": 3.0,
+    "text": "no update: the loss 9.000 is far above; in papers document 17 (tokens 0-9)",
+}  # fmt: skip
+REWOUND = {
+    "kind": "event", "event": "rewound", "number": 1, "step": 20, "tokens": 200,
+    "text": "to step 20: at step 34 the loss is not a finite number; steps 31 to 34 are passed over",
+}  # fmt: skip
+OVER = SKIPPED | {"step": 31, "why": "rewind", "rewind": 1, "text": "no update: passed over since a rewind"}
+
+
+def test_steps_that_were_passed_over_are_told_and_decide_nothing():
+    told = (
+        "rewound to step 20: at step 34 the loss is not a finite number; steps 31 to 34 are passed over",
+        "no update at 1 step: step 41: the loss 9.000 is far above; in papers document 17 (tokens 0-9)",
+    )
+    for found in (metrics(), metrics(old_end=2.5), metrics(end=False)):
+        plain = judge(found)
+        verdict = judge([*found[:2], REWOUND, OVER, SKIPPED, *found[2:]])
+        assert verdict.outcome == plain.outcome and verdict.reasons == (*plain.reasons, *told)
+
+
+@pytest.mark.parametrize("event", ["non-finite", "diverged"])
+def test_what_was_given_up_is_diverged(event):
+    text = "at step 42 the loss 9.000 is far above; 3 steps skipped already, most_skipped: 5%"
+    end = {"kind": "event", "event": event, "step": 41, "tokens": 410, "text": text, "why": "spike"}
+    verdict = judge([*metrics(end=False), SKIPPED, end])
+    assert (verdict.outcome, verdict.trouble) == ("diverged", "broken optimisation")
+    assert verdict.reasons[0] == text and verdict.reasons[1].startswith("no update at 1 step")
+
+
 def test_before_its_end_an_attempt_is_undecided():
     verdict = judge(metrics(end=False))
     assert (verdict.outcome, verdict.step) == ("undecided", 50)

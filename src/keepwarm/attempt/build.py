@@ -9,6 +9,7 @@ from typing import Any
 
 from keepwarm.attempt.line import Feed, Mixes, open_stream
 from keepwarm.attempt.model import Attempt, EvaluationPlan, FedSource, Judgement, Moments, Optimizer, Part
+from keepwarm.attempt.stability import Stability
 from keepwarm.attempt.steered import capped, roles_at, worst_rows
 from keepwarm.attempt.steering import Steering
 from keepwarm.attempt.timing import affordable
@@ -47,14 +48,14 @@ def make_attempt(
     attempt = Attempt(
         arm=arm, stage=stage, number=number, rung=rung, label=label, new=new, old=old, start=start, moments=moments,
         parts=_parts(mixes, cut, steps), sources=_fed_sources(mixes, steering, feed), schedule=schedule, segments=(),
-        optimizer=Optimizer(plan.optimizer.betas, plan.optimizer.eps, plan.optimizer.weight_decay, plan.optimizer.clip),
+        optimizer=Optimizer.of(plan.optimizer),
         seed=plan.seed, sequence_length=plan.sequence_length, global_batch_size=plan.global_batch_size,
         micro_batch_size=plan.micro_batch_size or plan.global_batch_size, steps=steps,
         max_epochs=Fraction(plan.max_epochs), batch_ramp=batch_ramp,
         evaluation=_evaluation(plan, feed, cut, steps, _first_new(mixes), new, old),
         judgement=_judgement(plan, old), model=model_words(plan), tokenizer_sha256=feed.tokenizer.sha256,
         vocab_size=feed.tokenizer.vocab_size, document_eod=feed.tokenizer.eod_id if plan.document_mask else None,
-        warnings=warnings, steering=steering,
+        warnings=warnings, steering=steering, stability=Stability.of(plan.stability),
     )  # fmt: skip
     for first_step, roles in mixes:
         mixture = combine([(role.share, role.members) for role in roles])

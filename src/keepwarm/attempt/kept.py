@@ -44,7 +44,7 @@ def started(attempt: Attempt, start: Manifest | None) -> tuple[Row, ...]:
         lr_row(attempt.schedule, start.lr if start else None, guard.state(start) if start else ""),
         *([] if start is None else batch_row(start.global_batch_size, attempt.batches.size(0))),
         *_cursors(attempt),
-        random_row(attempt.moments, attempt.seed),
+        random_row(attempt.seed),
         _windows(attempt, start),
     )
 
@@ -58,7 +58,7 @@ def resumed(attempt: Attempt, saved: Manifest) -> tuple[Row, ...]:
         Row("optimizer moments", "kept", "as they were saved"),
         Row("LR", "kept", f"{lr:g}, the schedule goes on at token {saved.attempt_tokens:,} of {attempt.tokens:,}"),
         Row("data", "kept", f"goes on at sample {saved.samples:,} of the attempt"),
-        Row("random state", "kept", "as it was saved"),
+        Row("random state", "kept", f"of every step from seed {attempt.seed}"),
         Row("evaluation", "kept", "what was measured up to there stays"),
     )
 
@@ -81,11 +81,9 @@ def batch_row(before: int, now: int) -> Iterator[Row]:
         yield Row("batch size", "changed", f"{before:,} -> {now:,} sequences")
 
 
-def random_row(moments: str, seed: int) -> Row:
-    """The random state goes on with the moments, or is seeded."""
-    if moments == "keep":
-        return Row("random state", "kept", f"as the checkpoint has it; the order of data: seed {seed}")
-    return Row("random state", "new", f"seed {seed}, for the order of data too")
+def random_row(seed: int) -> Row:
+    """What is drawn in a step (dropout) follows from the seed and the step alone."""
+    return Row("random state", "new", f"of every step from seed {seed}, as the order of data")
 
 
 def _weights(attempt: Attempt, start: Manifest | None) -> Row:

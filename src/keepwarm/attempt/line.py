@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from keepwarm.attempt.model import Attempt
+from keepwarm.attempt.model import Attempt, Optimizer
 from keepwarm.blend.buffer import BufferVersion, buffer_sources
 from keepwarm.blend.stream import Stream
 from keepwarm.corpora.indexed import source_id
@@ -70,13 +70,12 @@ def feed_of(prepared: Prepared, versions: Sequence[BufferVersion]) -> Feed:
 
 def identity(plan: Plan, feed: Feed) -> dict[str, Any]:
     """What must be the same in every checkpoint of a line (guard 5), by the manifest's names."""
-    asked = plan.optimizer
     return {
         "tokenizer_sha256": feed.tokenizer.sha256,
         "vocab_size": feed.tokenizer.vocab_size,
         "sequence_length": plan.sequence_length,
         "document_mask": plan.document_mask,
-        "optimizer": {"betas": list(asked.betas), "eps": asked.eps, "weight_decay": asked.weight_decay, "clip": asked.clip},
+        "optimizer": Optimizer.of(plan.optimizer).to_dict(),
         "holdout": {name: source_id(corpus.holdout_prefix) for name, corpus in feed.corpora.items()},
     }  # fmt: skip
 

@@ -13,9 +13,11 @@ from functools import cached_property
 from typing import Any, Literal
 
 from keepwarm import files
+from keepwarm.attempt.stability import STANDARD, Stability
 from keepwarm.attempt.steering import Steering
 from keepwarm.blend.mixture import Mixture
 from keepwarm.blend.stream import Segment
+from keepwarm.plan.model import OptimizerSpec
 from keepwarm.schedule.batch import Batches, BatchRamp, batches
 from keepwarm.schedule.schedule import Schedule
 
@@ -48,6 +50,25 @@ class Optimizer:
     eps: float
     weight_decay: float
     clip: float
+    no_decay: tuple[str, ...] = ("vectors",)  # words or patterns of parameter names (engine/optimizer.py)
+
+    @classmethod
+    def of(cls, asked: OptimizerSpec) -> Optimizer:
+        """As a plan asks for it."""
+        return cls(asked.betas, asked.eps, asked.weight_decay, asked.clip, asked.no_decay)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able content."""
+        return {
+            "betas": list(self.betas), "eps": self.eps, "weight_decay": self.weight_decay, "clip": self.clip,
+            "no_decay": list(self.no_decay),
+        }  # fmt: skip
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Optimizer:
+        """The inverse of `to_dict`."""
+        lists: dict[str, Any] = {name: tuple(value) for name, value in content.items() if isinstance(value, list)}
+        return cls(**{**content, **lists})
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +123,7 @@ class Attempt:
     ] = ()  # guards that would have refused and were overridden by name; `warnings` has their words
     warnings: tuple[str, ...] = ()
     steering: Steering | None = None  # how the last of `segments` may change on the way; `parts` is then as it starts
+    stability: Stability = STANDARD
 
     @property
     def folder(self) -> str:
@@ -136,10 +158,11 @@ class Attempt:
 def to_json(attempt: Attempt) -> dict[str, Any]:
     """The attempt as JSON-able content; fractions as exact text."""
     content = {item.name: getattr(attempt, item.name) for item in fields(attempt)}
-    steering = content.pop("steering")  # left out where there is none
+    steering, stability = content.pop("steering"), content.pop("stability")  # left out where there is nothing to say
     return (
         content
         | ({"steering": steering.to_dict()} if steering else {})
+        | ({"stability": stability.to_dict()} if stability != STANDARD else {})
         | {
             "old": list(attempt.old),
             "allow": list(attempt.allow),
@@ -153,12 +176,7 @@ def to_json(attempt: Attempt) -> dict[str, Any]:
             ],
             "schedule": attempt.schedule.to_dict(),
             "batch_ramp": attempt.batch_ramp.to_dict() if attempt.batch_ramp else None,
-            "optimizer": {
-                "betas": list(attempt.optimizer.betas),
-                "eps": attempt.optimizer.eps,
-                "weight_decay": attempt.optimizer.weight_decay,
-                "clip": attempt.optimizer.clip,
-            },
+            "optimizer": attempt.optimizer.to_dict(),
             "evaluation": {"steps": list(attempt.evaluation.steps), "subset": dict(attempt.evaluation.subset)},
             "judgement": {
                 "tolerance": {name: list(value) for name, value in attempt.judgement.tolerance.items()},
@@ -170,7 +188,7 @@ def to_json(attempt: Attempt) -> dict[str, Any]:
 
 def from_json(content: Mapping[str, Any]) -> Attempt:
     """The inverse of `to_json`."""
-    optimizer, judgement = content["optimizer"], content["judgement"]
+    judgement = content["judgement"]
     return Attempt(
         **{
             **content,
@@ -186,11 +204,12 @@ def from_json(content: Mapping[str, Any]) -> Attempt:
             ),
             "schedule": Schedule.from_dict(content["schedule"]),
             "batch_ramp": BatchRamp.from_dict(content["batch_ramp"]) if content.get("batch_ramp") else None,
-            "optimizer": Optimizer(**{**optimizer, "betas": tuple(optimizer["betas"])}),
+            "optimizer": Optimizer.from_dict(content["optimizer"]),
             "evaluation": EvaluationPlan(tuple(content["evaluation"]["steps"]), content["evaluation"]["subset"]),
             "judgement": Judgement(
                 {name: (value, unit) for name, (value, unit) in judgement["tolerance"].items()}, judgement["adaptation"]
             ),
             "steering": Steering.from_dict(content["steering"]) if "steering" in content else None,
+            "stability": Stability.from_dict(content["stability"]) if "stability" in content else STANDARD,
         }
     )

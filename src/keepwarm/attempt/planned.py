@@ -42,7 +42,7 @@ def planned(
         *batch_row(batch_before, plan.global_batch_size),
         Row(f"data: {stage.new}", "new", "starts at 0"),
         Row("data: old", "kept", "every source goes on where the line stands"),
-        random_row(moments, plan.seed),
+        random_row(plan.seed),
         Row("evaluation windows", "kept", "the same of every corpus"),
     )
 

@@ -21,6 +21,10 @@ Record = dict[str, Any]
 DECISION = "decision"  # the event that says how an attempt on the way stands
 CONFIRM = "confirm"  # the event that has all held-out windows measured before an attempt is stopped
 STOPPED_EARLY = "stopped-early"  # the event that ends an attempt before its last step
+SKIPPED = "skipped"  # the event of a step without an update; it stands in place of the step's train record
+REWOUND = "rewound"  # the event that says the attempt went back to a checkpoint (rewinds.py)
+NON_FINITE = "non-finite"  # the event that ends an attempt as diverged: a loss or gradient that is not finite
+DIVERGED = "diverged"  # the one that does so at a spike
 
 
 def allowed_before(folder: Path) -> tuple[str, ...]:

@@ -13,6 +13,8 @@ from keepwarm.plan.model import Plan
 
 # Follow from what the corpora hold, and from what was allowed, when an attempt is made.
 _OF_ITS_TIME = {"sources", "segments", "allow", "warnings"}
+# What is done when training is unstable: another answer from now on leaves what is finished as it is.
+_OF_ITS_COURSE = {"stability"}
 # What a plan may change from a stage on, by name. Guard 5 holds each start to it; what is finished keeps its own.
 _BY_NAME = {"optimizer": "optimizer", "document_eod": "document_mask"}
 
@@ -21,8 +23,8 @@ def settle_attempt(plan: Plan, attempt: Attempt) -> Attempt:
     """Write `attempt.json`, or give the one on disk, which must be the same try; LineageError if the plan has changed.
 
     What the plan's corpora hold may have changed: an attempt keeps the sources and weights that it was made with, and
-    the guards that it was allowed to override. One that is finished keeps its optimizer too, where the plan says by
-    name that a stage has another.
+    the guards that it was allowed to override. One that is finished keeps its stability too, and its optimizer where the
+    plan says by name that a stage has another.
     """
     folder = Path(plan.run.folder) / attempt.folder
     path = folder / "attempt.json"
@@ -31,8 +33,9 @@ def settle_attempt(plan: Plan, attempt: Attempt) -> Attempt:
         return attempt
     recorded = read_attempt(folder)
     before, now = to_json(recorded), to_json(attempt)
-    changed = {key for key in now if now[key] != before.get(key)} - _OF_ITS_TIME
     finished = read_verdict(folder) is not None or end_of(folder) is not None
+    may_differ = _OF_ITS_TIME | (_OF_ITS_COURSE if finished else set())
+    changed = {key for key in now.keys() | before.keys() if now.get(key) != before.get(key)} - may_differ
     by_name = finished and changed <= set(_BY_NAME)
     if not changed or (by_name and any("budget-and-identity" in stage.allow for stage in plan.stages)):
         return recorded

@@ -3,17 +3,19 @@ up to which both are the same training, bit for bit.
 
 They are, as long as they start from the same checkpoint with the same moments, seed, model and optimizer, cut the same
 samples of the same mixes into the same steps, at exactly the same learning rates; and their records are the same, as
-long as they are measured at the same points over the same windows. So the checkpoint is taken over (its files linked,
+long as they are measured at the same points over the same windows. A rewind is the one attempt's alone: what follows the
+steps that it passes over is not shared. So the checkpoint is taken over (its files linked,
 with a manifest of this attempt) and the metrics up to it, and an event `shared` says what was not trained again.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise, zip_longest
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -21,15 +23,17 @@ from keepwarm import files
 from keepwarm.attempt.line import COOLDOWN
 from keepwarm.attempt.model import Attempt
 from keepwarm.attempt.progress import attempts_of
-from keepwarm.attempt.records import Record, read_attempt, read_metrics, write_metrics
+from keepwarm.attempt.records import REWOUND, Record, read_attempt, read_metrics, write_metrics
+from keepwarm.attempt.rewinds import read_rewinds, untouched_steps
 from keepwarm.blend.stream import Segment
 from keepwarm.lineage.deletion import deletion_of
 from keepwarm.lineage.manifest import Manifest, checkpoint_name, checkpoints_of, read_manifest, write_record
 
 SHARED = "shared"  # the event: what is before it was trained by another attempt
-_OWN_EVENTS = (SHARED, "resumed", "control", "regret")  # of one attempt's story; the others follow from the records
+_OWN_EVENTS = (SHARED, REWOUND, "resumed", "control", "regret")  # of one attempt's story; others follow from records
 _SAME = ("arm", "stage", "start", "moments", "seed", "optimizer", "sequence_length", "micro_batch_size", "model",
-         "tokenizer_sha256", "vocab_size", "document_eod", "new", "old", "judgement", "steps")  # fmt: skip
+         "tokenizer_sha256", "vocab_size", "document_eod", "new", "old", "judgement", "steps", "stability")  # fmt: skip
+_SAME_COMPUTING = ("threads", "world_size", "precision", "compiled")  # of a checkpoint: else its last bits are others
 _LASTS = 20  # a mix is lasting that is fed for at least 1/20 of the attempt
 
 
@@ -65,10 +69,12 @@ def take_over(
     The metrics are written first: a kill in between leaves an attempt without a checkpoint, which begins anew.
     """
     folder = run_folder / attempt.folder
-    if checkpoints_of(folder):
+    if checkpoints_of(folder) or read_rewinds(folder):  # one that went back to its start is trained from there
         return None
     path, donor = max(
-        _donors(run_folder, attempt, header["threads"]), key=lambda each: each[1].step, default=(None, None)
+        _donors(run_folder, attempt, {name: header[name] for name in _SAME_COMPUTING}),
+        key=lambda each: each[1].step,
+        default=(None, None),
     )
     if path is None or donor is None:
         return None
@@ -96,16 +102,16 @@ def take_over(
     return event
 
 
-def _donors(run_folder: Path, attempt: Attempt, threads: int) -> Iterator[tuple[Path, Manifest]]:
+def _donors(run_folder: Path, attempt: Attempt, computing: Mapping[str, Any]) -> Iterator[tuple[Path, Manifest]]:
     """Checkpoints of other attempts of the stage that lie within what is shared with them."""
     for other in attempts_of(run_folder, attempt.arm, attempt.stage):
         if other.rung == COOLDOWN or not other.steps or other.folder == run_folder / attempt.folder:
             continue
-        steps = shared_steps(read_attempt(other.folder), attempt)
+        steps = min(shared_steps(read_attempt(other.folder), attempt), untouched_steps(other.folder))
         for path in checkpoints_of(other.folder) if steps else []:
             manifest = read_manifest(path)
-            usable = 0 < manifest.step <= min(steps, attempt.steps - 1) and manifest.threads == threads
-            if usable and deletion_of(path) is None:
+            alike = all(getattr(manifest, name) == value for name, value in computing.items())
+            if alike and 0 < manifest.step <= min(steps, attempt.steps - 1) and deletion_of(path) is None:
                 yield path, manifest
 
 

@@ -9,7 +9,7 @@ from keepwarm.backends.given import given
 from keepwarm.corpora.tokenizer import Tokenizer
 from keepwarm.engine.build import given_model
 from keepwarm.engine.generate import sample
-from keepwarm.engine.model import weights_sha256
+from keepwarm.engine.weights import weights_sha256
 from keepwarm.errors import PlanError
 from keepwarm.plan.corpus import GenerateSpec
 from keepwarm.plan.model import Plan
@@ -35,9 +35,9 @@ class Writer:
         config: Any = self.model.config
         _check_length(config, self.longest, plan.base.corpus)
         self.begin = _begin(config, spec, tokenizer, plan.base.corpus)
-        self.ends = {tokenizer.eod_id, *_own(config, "eos_token_id", tokenizer)}
+        self.ends = {tokenizer.eod_id, *tokenizer.special_ids(getattr(config, "eos_token_id", None))}
         self.facts: dict[str, Any] = {
-            "path": manifest.id, "weights_sha256": weights_sha256(self.model), "longest_tokens": self.longest,
+            "path": manifest.id, "weights_sha256": weights_sha256(self.model.state_dict()), "longest_tokens": self.longest,
             "begins_after": tokenizer.backend.id_to_token(self.begin), "threads": threads,
         }  # fmt: skip
 
@@ -64,7 +64,7 @@ def _check_length(config: Any, longest: int, corpus: str) -> None:
 def _begin(config: Any, spec: GenerateSpec, tokenizer: Tokenizer, corpus: str) -> int:
     """What a document begins after: the plan's token, the model's own beginning, or the end of the document before."""
     if spec.begin is None:
-        return next(iter(_own(config, "bos_token_id", tokenizer)), tokenizer.eod_id)
+        return next(iter(tokenizer.special_ids(getattr(config, "bos_token_id", None))), tokenizer.eod_id)
     found: int | None = tokenizer.backend.token_to_id(spec.begin)
     if found is None:
         raise PlanError(
@@ -73,10 +73,3 @@ def _begin(config: Any, spec: GenerateSpec, tokenizer: Tokenizer, corpus: str) -
             f"one of its tokens, such as {', '.join(tokenizer.special[:6])}",
         )
     return found
-
-
-def _own(config: Any, key: str, tokenizer: Tokenizer) -> list[int]:
-    """The ids of a key of the model's config, where they are special tokens: a config that nobody filled in has others."""
-    value = getattr(config, key, None)
-    ids = value if isinstance(value, list) else [value]
-    return [each for each in ids if isinstance(each, int) and tokenizer.backend.id_to_token(each) in tokenizer.special]

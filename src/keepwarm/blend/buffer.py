@@ -134,6 +134,11 @@ def load_buffer(folder: Path) -> BufferVersion:
         ) from None
 
 
+def load_buffers(folder: Path) -> list[BufferVersion]:
+    """Every version of B that is on disk, in RUN/buffer."""
+    return [load_buffer(path) for path in sorted(Path(folder).glob("v*")) if path.name[1:].isdigit()]
+
+
 def provenance(entry: BufferEntry) -> NDArray[np.void]:
     """Where each stored part of an entry came from: (parts,) of PROVENANCE, in stored order."""
     return load_array(entry.prefix.with_name(f"{entry.prefix.name}.provenance.npy"), PROVENANCE)

@@ -24,9 +24,13 @@ class Loader:
     """The batches of samples [begins(k), begins(k + 1)), from k = `first` to `last` - 1, in order; none is larger than
     the last."""
 
-    def __init__(self, stream: Stream, begins: Callable[[int], int], first: int, last: int, ahead: int = AHEAD) -> None:
-        """Begin to read. `begins` gives the number of a batch's first sample."""
-        self._stream, self._begins = stream, begins
+    def __init__(
+        self, stream: Stream, begins: Callable[[int], int], first: int, last: int, ahead: int = AHEAD,
+        part: Callable[[int], slice] = lambda rows: slice(0, rows),
+    ) -> None:  # fmt: skip
+        """Begin to read. `begins` gives the number of a batch's first sample, `part` the rows that are read of a batch of
+        so many: one process's of several."""
+        self._stream, self._begins, self._part = stream, begins, part
         largest = begins(last) - begins(last - 1)
         self._ready: queue.Queue[Batch | BaseException] = queue.Queue(ahead)
         # One batch is with the trainer, `ahead` wait, one is being read.
@@ -60,7 +64,7 @@ class Loader:
             for number in range(first, last):
                 begin, end = self._begins(number), self._begins(number + 1)
                 out = self._memory[number % len(self._memory), : end - begin]
-                self._offer(self._stream.batch(begin, end, out))
+                self._offer(self._stream.batch(begin, end, out, self._part(end - begin)))
                 if self._stopped.is_set():
                     return
         except BaseException as error:  # told to the trainer, in its own thread

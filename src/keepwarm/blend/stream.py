@@ -96,16 +96,19 @@ class Stream:
         return Located(self.source_ids, source_index, *self._turns.locate(source_index, position))
 
     def batch(
-        self, start: int, stop: int, out: NDArray[np.int32] | None = None
+        self, start: int, stop: int, out: NDArray[np.int32] | None = None, part: slice | None = None
     ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-        """Tokens of the samples [start, stop), (N, sequence_length + 1), and their number in `source_ids`, (N,).
+        """Tokens of the samples [start, stop), (N, sequence_length + 1), and the number of each in `source_ids`, (N,).
 
         They are int32, which holds every id that a file can have; a trainer widens them on its own device. They are put
-        into `out` if it is given: memory that was used before is faster than new memory.
+        into `out` if it is given: memory that was used before is faster than new memory. With `part`, only the tokens of
+        these rows are read and given.
         """
         located = self._located_ahead(start, stop)
-        tokens = np.empty((stop - start, self.sequence_length + 1), dtype=np.int32) if out is None else out
-        self._reader.read(located.source_index, located.window, tokens)
+        rows = part or slice(0, stop - start)
+        count = rows.stop - rows.start
+        tokens = np.empty((count, self.sequence_length + 1), dtype=np.int32) if out is None else out[:count]
+        self._reader.read(located.source_index[rows], located.window[rows], tokens)
         return tokens, located.source_index
 
     def _located_ahead(self, start: int, stop: int) -> Located:

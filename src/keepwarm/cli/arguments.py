@@ -8,9 +8,10 @@ from typing import TypeVar
 
 from keepwarm.errors import KeepwarmError
 from keepwarm.plan.values import Length
-from keepwarm.units import parse_count, parse_ratio, parse_share
+from keepwarm.units import parse_count, parse_ratio, parse_seconds, parse_share
 
 Number = TypeVar("Number", int, Fraction)
+given: list[str] = []  # the words of the command line that is being obeyed
 
 
 def count(text: str, flag: str) -> int:
@@ -42,6 +43,14 @@ def length(text: str, flag: str) -> Length:
         return Length.parse(text)
     except ValueError as error:
         raise KeepwarmError(f"{flag}: {error}", "nothing was trained", f"{flag} 2%") from None
+
+
+def seconds(text: str, flag: str) -> float:
+    """A time such as 3h50m, 90 s, or 03:50:00 as Slurm and PBS write it."""
+    try:
+        return parse_seconds(text)
+    except ValueError as error:
+        raise KeepwarmError(f"{flag}: {error}", "nothing was trained", f"{flag} 3h50m") from None
 
 
 def _positive(parse: Callable[[str], Number], text: str, flag: str, why: str, example: str) -> Number:

@@ -1,6 +1,7 @@
 """The `keepwarm` command: commands by name, each imported only when it is called; errors as three lines.
 
-Exit codes: 0 done, 1 the work failed (a stage exhausted its ladder), 2 bad input, 130 stopped by Ctrl-C.
+Exit codes: 0 done, 1 the work failed (a stage exhausted its ladder), 2 bad input, 75 stopped by the scheduler or the time
+limit, 130 stopped by Ctrl-C. After the last two the same command goes on.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ from cyclopts import App
 from cyclopts.exceptions import CycloptsError
 
 from keepwarm import __version__
+from keepwarm.cli import arguments as command_line
 from keepwarm.errors import KeepwarmError, WorkFailed
+from keepwarm.exits import BAD_INPUT, FAILED, INTERRUPTED, REQUEUE, Requeue
 
 _COMMANDS = {
     "demo": "four stages on real text on this CPU, in minutes",
@@ -27,6 +30,7 @@ _COMMANDS = {
     "report": "the run as one HTML file that opens from disk",
     "status": "what was tried, what was kept, what comes next",
     "lineage": "the checkpoints as a tree; prune deletes what nothing needs",
+    "convert": "a checkpoint as a Hugging Face folder",
     "mix": "mix file lists by weight",
     "tokenize": "text to .bin/.idx token files",
     "data": "token files: show, verify, merge, split, overlap, blend",
@@ -51,6 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
+    command_line.given = list(words)
     try:
         result = app(words, exit_on_error=False, print_error=False, result_action="return_value")
         return result if isinstance(result, int) else 0
@@ -60,13 +65,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(error, debug)
     except WorkFailed as error:
         print(f"failed: {error}", file=sys.stderr)
-        return 1
+        return FAILED
     except BrokenPipeError:
         sys.stderr.close()  # the reader went away (a pager closed): nothing to say, nobody to tell
         return 0
+    except Requeue as reason:
+        print(f"stopped before the job's end ({reason}): saved, the same command goes on", file=sys.stderr)
+        return REQUEUE
     except KeyboardInterrupt:
         print("stopped; nothing is lost, the same command goes on or starts over", file=sys.stderr)
-        return 130
+        return INTERRUPTED
 
 
 def _of_usage(error: CycloptsError) -> KeepwarmError:
@@ -78,7 +86,7 @@ def _fail(error: KeepwarmError, debug: bool) -> int:
     if debug:
         raise error
     print(f"error: {error}", file=sys.stderr)
-    return 2
+    return BAD_INPUT
 
 
 if __name__ == "__main__":

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
+
+if TYPE_CHECKING:
+    from keepwarm.plan.model import Plan
+
+Approve = Literal["never", "each-stage", "each-rung"]
 
 
 def run(
@@ -13,13 +18,15 @@ def run(
     /,
     *,
     stage: str | None = None,
-    approve: Literal["never", "each-stage", "each-rung"] = "never",
+    approve: Approve = "never",
     set: list[str] | None = None,
     allow: list[str] | None = None,
     branch: Literal["cooldown", "average"] | None = None,
     start: Annotated[str | None, Parameter("--from")] = None,
     tokens: str | None = None,
     last: int | None = None,
+    nproc: int | None = None,
+    time_limit: str | None = None,
 ) -> int:
     """Train a plan's stages, one rung after another, and go on from what is on disk.
 
@@ -44,17 +51,21 @@ def run(
         Of a cooldown; the plan's schedule.cooldown when left out.
     last
         How many checkpoints are averaged; 4 when left out.
+    nproc
+        Processes on this machine, one a GPU, that compute together (torchrun's). Under torchrun, srun or mpiexec the
+        launcher says it.
+    time_limit
+        Of this job: 3h50m, 40 min, 90 s. It saves before, and exits with 75: submit the same command again. Slurm's own
+        end (SLURM_JOB_END_TIME) is known without it.
     """
+    from keepwarm.backends.jobs import as_job
     from keepwarm.branches import branch as branch_off
-    from keepwarm.cli.arguments import count
-    from keepwarm.errors import KeepwarmError, WorkFailed
-    from keepwarm.pipeline import Waiting
-    from keepwarm.pipeline import run as run_plan
+    from keepwarm.cli import arguments
+    from keepwarm.errors import KeepwarmError
     from keepwarm.plan.allow import with_allowed
     from keepwarm.plan.load import load_plan
     from keepwarm.report.branched import print_branch
-    from keepwarm.report.html import print_report
-    from keepwarm.report.terminal import Terminal, print_status
+    from keepwarm.report.terminal import Terminal
 
     asked = with_allowed(load_plan(plan, set or ()), allow or ())
     names = [each.name for each in asked.stages]
@@ -62,24 +73,39 @@ def run(
         raise KeepwarmError(
             f"--stage {stage}: the plan has no such stage", "nothing was trained", f"one of: {', '.join(names)}"
         )
-    if any(each is not None for each in (branch, start, tokens, last)):
-        wanted = None if tokens is None else count(tokens, "--tokens")
+    seconds = None if time_limit is None else arguments.seconds(time_limit, "--time-limit")
+    wanted = None if tokens is None else arguments.count(tokens, "--tokens")
+
+    def story() -> int:
+        if all(each is None for each in (branch, start, tokens, last)):
+            return _whole(plan, asked, stage, approve)
         with Terminal(table=True) as terminal:
             found = branch_off(asked, terminal, branch, start, tokens=wanted, last=last, stage=stage)
         print_branch(*found)
         return 0
+
+    return as_job(story, arguments.given, nproc, seconds)
+
+
+def _whole(path: Path, plan: Plan, stage: str | None, approve: Approve) -> int:
+    from keepwarm.errors import WorkFailed
+    from keepwarm.pipeline import Waiting
+    from keepwarm.pipeline import run as run_plan
+    from keepwarm.report.html import print_report
+    from keepwarm.report.terminal import Terminal, print_status
+
     try:
         with Terminal(table=True) as terminal:
-            run_plan(asked, terminal, until=stage, approve=approve)
+            run_plan(plan, terminal, until=stage, approve=approve)
     except Waiting as waiting:
         name, label, outcome = waiting.args
         print(f"\n{name} {label}: {outcome}. Your word, then run again:")
-        print(f'  keepwarm decide {plan} accept --stage {name} --because "..."   (or: reject, next RUNG)')
+        print(f'  keepwarm decide {path} accept --stage {name} --because "..."   (or: reject, next RUNG)')
         return 0
     except WorkFailed:
-        print_status(asked)
-        print_report(asked)
+        print_status(plan)
+        print_report(plan)
         raise
-    print_status(asked)
-    print_report(asked)
+    print_status(plan)
+    print_report(plan)
     return 0

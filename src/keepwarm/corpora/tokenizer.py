@@ -54,6 +54,11 @@ class Tokenizer:
             flat.fromlist(ids)
         return np.asarray(flat), ends
 
+    def special_ids(self, value: Any) -> list[int]:
+        """Of the ids under a key of a model's config, those of special tokens: a config nobody filled in has others."""
+        ids = value if isinstance(value, list) else [value]
+        return [each for each in ids if isinstance(each, int) and self.backend.id_to_token(each) in self.special]
+
     def text_bytes(self, ids: Sequence[int]) -> int:
         """UTF-8 bytes of the text that the ids stand for, document ends not counted."""
         kept = [each for each in ids if each != self.eod_id]

@@ -27,7 +27,7 @@ def tokenizer_of(plan: Plan, folder: Path, tell: Callable[[str], None]) -> Token
     path, spec = folder / "tokenizer.json", plan.tokenizer
     eod = spec.eod if spec else None
     if path.exists():
-        kept = load_tokenizer(path, eod or _remembered_eod(folder))
+        kept = frozen_tokenizer(folder, eod)
         _refuse_another(plan, folder, kept)
         return kept
     if spec is not None and spec.train is not None:
@@ -48,6 +48,14 @@ def tokenizer_of(plan: Plan, folder: Path, tell: Callable[[str], None]) -> Token
     files.write_json(folder / "tokenizer.eod.json", {"eod": found.eod_token}, replace=True)
     files.write_bytes(path, found.path.read_bytes())
     return load_tokenizer(path, found.eod_token)
+
+
+def frozen_tokenizer(folder: Path, eod: str | None = None) -> Tokenizer:
+    """The tokenizer that a run keeps in `folder`, with the document end it has there unless `eod` names one.
+
+    Raises as `load_tokenizer`.
+    """
+    return load_tokenizer(folder / "tokenizer.json", eod or _remembered_eod(folder))
 
 
 def _learned_as(plan: Plan) -> dict[str, object]:

@@ -1,14 +1,18 @@
-"""Checkpoints on disk: torch's DCP format for weights, moments and random state, plus config and manifest.
+"""Checkpoints on disk: torch's DCP format for weights and moments, plus config and manifest.
 
 Written aside and renamed whole (files.new_folder), never over an existing id: DCP itself destroys the good checkpoint
-when killed while it overwrites one. A single process needs no process group; sharded runs read the same files.
+when killed while it overwrites one. A single process needs no process group; sharded runs write and read the same files.
+Training goes on while a checkpoint is written: the step waits for a copy of the state only.
 """
 
 from __future__ import annotations
 
 import shutil
+import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,37 +20,106 @@ import torch
 from torch import nn
 from torch.distributed.checkpoint import state_dict_loader, state_dict_saver
 from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_model_state_dict, set_state_dict
 
 from keepwarm import files
+from keepwarm.engine.parallel import World
+from keepwarm.engine.weights import weights_sha256
 from keepwarm.errors import LineageError
 from keepwarm.lineage import guard
-from keepwarm.lineage.manifest import Manifest, verify_files, write_manifest
+from keepwarm.lineage.manifest import Manifest, listed, verify_files, write_record
+
+_ALONE = World(0, 1, 1, torch.device("cpu"), None, None)
 
 
-def save(
-    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer | None, manifest: Callable[[], Manifest]
-) -> Manifest:
-    """Save everything a bitwise resume needs into the new folder `folder`; returns the manifest written.
+class Saver:
+    """Saves checkpoints of one model, one at a time, beside the training. Every process has one and calls it alike."""
 
-    Without an optimizer the weights alone: nothing can be resumed from them.
-    """
+    def __init__(self, world: World) -> None:
+        """Nothing is saved yet."""
+        self._world = world
+        cuda = world.device.type == "cuda"
+        # The copy's memory stays between checkpoints: new memory costs more than the copying.
+        self._stager = DefaultStager(StagingOptions(cuda, False, False, cuda))
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="saver")
+        self._running: Future[float] | None = None
+        self.slowest_seconds = 0.0  # of the checkpoints so far, from the copy to the rename
+
+    def save(self, folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, manifest: Manifest) -> None:
+        """Begin to save all that a bitwise resume needs into the new folder `folder`; waits for the one before.
+
+        `manifest` lacks the hashes. What goes wrong is raised by the next call, or by `wait`.
+        """
+        self.wait()
+        if self._world.leads:
+            guard.enforce([guard.append_only(folder)], ())
+        weights, moments = get_state_dict(model, optimizer)
+        staged = self._stager.stage({"model": weights, "optimizer": moments})
+        assert not isinstance(staged, Future)
+        config: Any = model.config
+        self._running = self._thread.submit(_timed, folder, staged, config, manifest, self._world)
+
+    def wait(self) -> None:
+        """Until the checkpoint that is being saved is on disk, for every process. Raises LineageError if it failed."""
+        if self._running is not None:
+            running, self._running = self._running, None
+            self.slowest_seconds = max(self.slowest_seconds, running.result())
+            self._world.wait_for_all()
+
+    def check(self) -> None:
+        """Raise what went wrong, where saving has failed; does not wait."""
+        if self._running is not None and self._running.done() and self._running.exception() is not None:
+            self.wait()
+
+    def close(self) -> None:
+        """End the thread. What it is writing it finishes, unless the process is killed."""
+        self._thread.shutdown()
+        self._stager.close()
+
+
+def _timed(folder: Path, state: Mapping[str, Any], config: Any, manifest: Manifest, world: World) -> float:
+    began = time.perf_counter()
+    write(folder, state, config, manifest, world)
+    return time.perf_counter() - began
+
+
+def save_weights(folder: Path, model: nn.Module, manifest: Manifest) -> Manifest:
+    """Save a whole model without an optimizer, from which nothing can be resumed; the manifest as it was written."""
     guard.enforce([guard.append_only(folder)], ())
-    weights, moments = get_state_dict(model, optimizer if optimizer is not None else [])
-    state: dict[str, Any] = {"model": weights}
-    if optimizer is not None:
-        state |= {"optimizer": moments, "rng": torch.get_rng_state()}
+    config: Any = model.config
+    return write(folder, {"model": get_state_dict(model, [])[0]}, config, manifest, _ALONE)
+
+
+def write(folder: Path, state: Mapping[str, Any], config: Any, manifest: Manifest, world: World) -> Manifest:
+    """Write a state dict, by every process its shards; the leader adds config and manifest and renames. The manifest."""
+    sha256 = weights_sha256(state["model"], world.gather_saved)
+    made = replace(manifest, weights_sha256=sha256)
+    if not world.leads:
+        _write_shards(files.aside(folder), folder, state, world)
+        return made
     with files.new_folder(folder) as aside:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*process group.*|.*torch.distributed.*|.*single process.*")
-            try:
-                state_dict_saver.save(state, checkpoint_id=aside / "state", no_dist=True)
-            except CheckpointException as error:  # a BaseException; torch's writer hides the disk's own error in it
-                raise _not_saved(folder, error) from None
-        model.config.save_pretrained(aside)  # type: ignore[union-attr, operator]
-        made = manifest()
-        write_manifest(aside, made)
+        facts = _write_shards(aside, folder, state, world)
+        config.save_pretrained(aside)
+        made = replace(made, files={**listed(aside, facts), **facts})
+        write_record(aside, made)
     return made
+
+
+def _write_shards(aside: Path, folder: Path, state: Mapping[str, Any], world: World) -> dict[str, Any]:
+    """Every process writes and hashes its own files; the facts of all of them, by name."""
+    where = aside / "state"
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*process group.*|.*torch.distributed.*|.*single process.*")
+        try:
+            state_dict_saver.save(
+                dict(state), checkpoint_id=where, process_group=world.saves, no_dist=world.size == 1
+            )  # fmt: skip
+        except CheckpointException as error:  # a BaseException; torch's writer hides the disk's own error in it
+            raise _not_saved(folder, error) from None
+    own = [path for path in where.iterdir() if path.name.startswith(f"__{world.rank}_")]
+    mine = {f"state/{path.name}": files.facts(path) for path in own}
+    return {name: facts for each in world.gather_saved(mine) for name, facts in each.items()}
 
 
 def _not_saved(folder: Path, error: CheckpointException) -> LineageError:
@@ -59,21 +132,23 @@ def _not_saved(folder: Path, error: CheckpointException) -> LineageError:
     )
 
 
-def load(folder: Path, manifest: Manifest, model: nn.Module, optimizer: torch.optim.Optimizer | None) -> None:
-    """Restore weights, and with `optimizer` its moments and the random state, in place.
+def load(
+    folder: Path, manifest: Manifest, model: nn.Module, optimizer: torch.optim.Optimizer | None, world: World = _ALONE
+) -> None:
+    """Restore weights, and with `optimizer` its moments, in place: each process reads what it holds.
 
     Learning rates in the moments' groups are the schedule's to set, so what the file says about them is of no account.
     Raises LineageError when the files are not what the manifest lists.
     """
     verify_files(folder, manifest)
     weights, moments = get_state_dict(model, optimizer if optimizer is not None else [])
-    state: dict[str, Any] = {"model": weights}
-    if optimizer is not None:
-        state |= {"optimizer": moments, "rng": torch.get_rng_state()}
+    state: dict[str, Any] = {"model": weights} | ({"optimizer": moments} if optimizer is not None else {})
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*process group.*|.*torch.distributed.*|.*single process.*")
-            state_dict_loader.load(state, checkpoint_id=folder / "state", no_dist=True)
+            state_dict_loader.load(
+                state, checkpoint_id=folder / "state", process_group=world.words, no_dist=world.size == 1
+            )  # fmt: skip
     except (CheckpointException, OSError, RuntimeError) as error:  # CheckpointException is a BaseException
         raise LineageError(
             f"{folder}: can't be loaded ({' '.join(str(error).split())[:160]})",
@@ -84,4 +159,3 @@ def load(folder: Path, manifest: Manifest, model: nn.Module, optimizer: torch.op
         set_model_state_dict(model, state["model"])
         return
     set_state_dict(model, optimizer, model_state_dict=state["model"], optim_state_dict=state["optimizer"])
-    torch.set_rng_state(state["rng"])

@@ -1,144 +1,176 @@
 """The training loop: one attempt from its start (or its newest checkpoint) to its end.
 
 Everything the loop does is a function of the attempt and the step: the batch is samples [step*GBS, (step+1)*GBS) of
-the attempt's order, the learning rate is schedule.lr(tokens). So a killed run that goes on from a checkpoint writes
-the same weights, bit for bit, as one that was never stopped (same machine, same threads). Where the mix is steered,
-it is a function of the records too: a change is an event, and the order goes on from there with the next mix.
+the attempt's order, the learning rate is schedule.lr(tokens), what is drawn is drawn from (seed, step). So a killed run
+that goes on from a checkpoint writes the same weights, bit for bit, as one that was never stopped (same machine, same
+processes, same threads), and another number of processes is fed the same samples. Where the mix is steered or a step is
+passed over, it is a function of the records too. Every process runs this; the leader alone writes.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from numpy.typing import NDArray
 
-from keepwarm import __version__
-from keepwarm.attempt.line import cursors_at
-from keepwarm.attempt.model import Attempt
-from keepwarm.attempt.records import CONFIRM, STOPPED_EARLY, MetricsWriter, Record, finite, keep_until, read_metrics
+from keepwarm.attempt import rewinds
+from keepwarm.attempt.passed_over import passed_over_event, skipped_steps
+from keepwarm.attempt.records import (
+    CONFIRM,
+    NON_FINITE,
+    SKIPPED,
+    STOPPED_EARLY,
+    MetricsWriter,
+    Record,
+    finite,
+    keep_until,
+    read_metrics,
+)
 from keepwarm.attempt.shared import lasting_changes
+from keepwarm.attempt.spikes import Finding, Recent
 from keepwarm.attempt.steered import as_fed
 from keepwarm.attempt.steering import MIX
 from keepwarm.blend.loader import Loader
 from keepwarm.blend.stream import Stream
+from keepwarm.corpora.hashing import derive_key
 from keepwarm.engine import checkpoint as checkpoints
-from keepwarm.engine import model as models
+from keepwarm.engine.build import blueprint_of, check_documents, make_network
+from keepwarm.engine.gradient import gradient
+from keepwarm.engine.job import SILENT, Hooks, Job
+from keepwarm.engine.machine import measure_machine
+from keepwarm.engine.optimizer import adamw
+from keepwarm.engine.parallel import World
+from keepwarm.engine.progress import Pace, checkpoint_id, manifest_at
+from keepwarm.engine.unstable import Rewound, answer, locate
 from keepwarm.errors import LineageError
-from keepwarm.evaluate.heldout import HeldOut, Measured, bits_per_byte, measure
-from keepwarm.lineage.manifest import Manifest, checkpoint_name, checkpoints_of, read_manifest
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
-    """What the loop needs beside the attempt: where, from what, with what data, and whom to tell."""
-
-    run_folder: Path
-    plan_sha256: str
-    attempt: Attempt
-    header: Record
-    stream: Stream
-    heldout: Mapping[str, HeldOut]
-    start: Manifest | None  # the checkpoint the attempt starts from; None for new or foreign weights
-    make_model: Callable[[], nn.Module]  # the architecture (and foreign weights, where the attempt starts from them)
-    identity: Mapping[str, Any]  # tokenizer_sha256, vocab_size, sequence_length
-    save_steps: int
-    threads: int
-    tell: Callable[[Record], None]
-    watch: Callable[[list[Record]], Sequence[Record]] | None  # asked after evaluations for events; None = nobody is
-    stop: Callable[[], bool]  # asked at step borders: True = save and leave
+from keepwarm.evaluate.heldout import Measured, bits_per_byte, measure
+from keepwarm.lineage.manifest import checkpoints_of, read_manifest
 
 
 class Stopped(Exception):
     """The loop was asked to stop; a checkpoint of where it stood is on disk."""
 
 
-def no_decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """AdamW groups: matrices and embeddings decay, vectors (norms, biases) do not."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    return [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
-    ]
+def train(world: World, job: Job, hooks: Hooks = SILENT) -> None:
+    """Bring an attempt to its end, from wherever it stands on disk. Raises Stopped when asked to stop."""
+    going_on = True
+    while going_on:
+        training = Training(job, world, hooks)
+        try:
+            training.run()
+            going_on = False
+        except Rewound:
+            continue
+        finally:
+            training.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What is on disk of an attempt, as the leader reads it."""
+
+    checkpoint: str | None  # the newest, by name
+    records: list[Record]  # up to it
+    rewinds: tuple[rewinds.Rewind, ...]
 
 
 class Training:
     """The state of one attempt being trained. `run` brings it to its end."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, world: World, hooks: Hooks = SILENT) -> None:
         """Build the model and restore the newest checkpoint of the attempt, else its start."""
-        self.job, self.attempt = job, job.attempt
-        self.folder = job.run_folder / job.attempt.folder
-        torch.set_num_threads(job.threads)
-        torch.manual_seed(job.attempt.seed)
-        self.model = job.make_model()
-        settings = job.attempt.optimizer
-        self.optimizer = torch.optim.AdamW(
-            no_decay_groups(self.model, settings.weight_decay), lr=0.0, betas=settings.betas, eps=settings.eps
-        )
+        self.job, self.attempt, self.world, self.hooks = job, job.attempt, world, hooks
+        self.saver: checkpoints.Saver | None = None
+        self.metrics: MetricsWriter | None = None
+        torch.set_num_threads(max(1, job.threads // world.local_size))
+        standing = world.share(self._standing() if world.leads else None)
+        assert standing is not None
+        self.events = [record for record in standing.records if record["kind"] == "event"]
+        self.rewinds = standing.rewinds
+        blueprint = blueprint_of(self.attempt, job.run_folder, job.start)
+        restored = standing.checkpoint is not None
+        self.network = make_network(blueprint, world, job.how, self.attempt.document_eod, restored=restored)
+        self.optimizer = adamw(self.network.model, self.attempt.optimizer)
         self.step = 0
-        self.stream = job.stream
-        self.changes = lasting_changes(job.attempt)
-        self.last_full: dict[str, Measured] | None = None
-        self._restore()
-        self.model.train()
-        self.metrics = MetricsWriter(self.folder / "metrics.jsonl")
+        self._restore(standing, drawn=blueprint.drawn)
+        check_documents(self.network)
+        self.network.model.train()
+        self.stream = Stream(self.attempt.segments, job.sources, self.attempt.seed, self.attempt.sequence_length)
+        self.changes = lasting_changes(self.attempt)
+        self._follow(standing.records)
+        self.pace = Pace(job, self.network, measure_machine(world.device, torch.get_num_threads()))
+        self.last_full: dict[str, Measured] = {}
+        self.saver = checkpoints.Saver(world)
+        self.metrics = MetricsWriter(job.folder / "metrics.jsonl") if world.leads else None
 
-    def _restore(self) -> None:
+    def _standing(self) -> Standing:
         """The newest checkpoint of this attempt wins over its start; metrics beyond it are dropped."""
-        path = self.folder / "metrics.jsonl"
-        saved = checkpoints_of(self.folder)
-        if saved:
-            manifest = read_manifest(saved[-1])
-            if manifest.attempt != self.attempt.sha256:
-                raise LineageError(
-                    f"{saved[-1]}: belongs to another attempt",
-                    "its weights were trained on another mix or schedule",
-                    f"remove the attempt: rm -r {self.folder}",
-                )
-            checkpoints.load(saved[-1], manifest, self.model, self.optimizer)
+        job, path = self.job, self.job.folder / "metrics.jsonl"
+        made = rewinds.finish(job.folder)
+        saved = checkpoints_of(job.folder)
+        if not saved:
+            path.unlink(missing_ok=True)
+            return Standing(None, [], made)
+        manifest = read_manifest(saved[-1])
+        if manifest.attempt != self.attempt.sha256:
+            raise LineageError(
+                f"{saved[-1]}: belongs to another attempt",
+                "its weights were trained on another mix or schedule",
+                f"remove the attempt: rm -r {job.folder}",
+            )
+        return Standing(saved[-1].name, keep_until(path, manifest.step), made)
+
+    def _restore(self, standing: Standing, *, drawn: bool) -> None:
+        model, job = self.network.model, self.job
+        if standing.checkpoint is not None:
+            folder = job.folder / "checkpoints" / standing.checkpoint
+            manifest = read_manifest(folder)
+            checkpoints.load(folder, manifest, model, self.optimizer, self.world)
             self.step = manifest.step
-            self._follow(keep_until(path, self.step))
-            return
-        if self.job.start is not None:
-            folder = self.job.run_folder / self.job.start.id
+        elif job.start is not None and not drawn:
             keep = self.optimizer if self.attempt.moments == "keep" else None
-            if not models.is_hugging_face(folder):  # foreign weights came with the model
-                checkpoints.load(folder, self.job.start, self.model, keep)
-        path.unlink(missing_ok=True)
+            checkpoints.load(job.run_folder / job.start.id, job.start, model, keep, self.world)
 
     def run(self) -> None:
-        """Train to the last step, with evaluations and checkpoints on the way. Raises Stopped when asked to stop."""
+        """Train to the last step, with evaluations and checkpoints on the way. Raises Stopped when asked to stop, and
+        Rewound when the attempt goes on from an earlier checkpoint: then `train` makes another."""
         attempt = self.attempt
         if self.step == 0:
             self._write(self.job.header)
             self._before()
+        elif any(event["event"] == STOPPED_EARLY for event in self.events):
+            return
         else:
-            if any(record.get("event") == STOPPED_EARLY for record in read_metrics(self.metrics.path)):
-                return
             self._event("resumed", f"from step {self.step}")
+        for event in rewinds.untold(self.rewinds, self.events):
+            self._event(**event)
         going_on = self.step < attempt.steps
         while going_on:
-            with Loader(self.stream, attempt.batches.samples, self.step, attempt.steps) as loader:
+            with Loader(self.stream, attempt.batches.samples, self.step, attempt.steps, part=self.world.part) as loader:
                 going_on = self._steps(loader)
+        assert self.saver is not None
+        self.saver.wait()
 
     def _follow(self, records: Sequence[Record]) -> None:
-        """Take the order of data that the records say is fed from here on."""
+        """Take the order of data that the records say is fed from here on, and what a step is held against."""
         segments = as_fed(self.attempt, records).segments
         if segments != self.stream.segments:
             self.stream = self.stream.with_segments(segments)
+        self.recent = Recent(self.attempt.stability, self.attempt.batches, segments, records)
 
     def _steps(self, loader: Loader) -> bool:
         """Train to the end, or to where the mix changes: True when the attempt goes on with another order of data."""
         attempt, stream = self.attempt, self.stream
         while self.step < attempt.steps:
-            if self.job.stop():
+            if self._asked_to_stop():
                 self._save()
+                assert self.saver is not None
+                self.saver.wait()
                 raise Stopped
             if not self._train_step(loader):
                 return False
@@ -154,9 +186,18 @@ class Training:
                 return True
         return False
 
+    def _asked_to_stop(self) -> bool:
+        assert self.saver is not None
+        self.saver.check()
+        asked = self.hooks.stop(self.pace.ending_seconds(self.saver.slowest_seconds))
+        return self.world.total(asked) > 0
+
     def close(self) -> None:
-        """Close the metrics file."""
-        self.metrics.close()
+        """Finish what is being saved, and close the metrics file."""
+        if self.saver is not None:
+            self.saver.close()
+        if self.metrics is not None:
+            self.metrics.close()
 
     @property
     def tokens(self) -> int:
@@ -165,42 +206,61 @@ class Training:
 
     def _before(self) -> None:
         """The loss of every corpus before the first step: read off the start's manifest where it was measured."""
-        if self.job.start is not None and set(self.job.start.evaluation) >= set(self.job.heldout):
-            found = {name: Measured(**self.job.start.evaluation[name]) for name in self.job.heldout}
-            self._record_evaluation(found, full=True, measured_by=self.job.start.id)
+        start = self.job.start
+        if start is not None and set(start.evaluation) >= set(self.job.heldout):
+            found = {name: Measured(**start.evaluation[name]) for name in self.job.heldout}
+            self._record_evaluation(found, full=True, measured_by=start.id)
         else:
             self._evaluate(full=True)
 
     def _train_step(self, loader: Loader) -> bool:
-        """One optimizer step. False when the loss or gradient is not finite: the attempt ends there, diverged."""
-        attempt, began = self.attempt, time.perf_counter()
+        """One optimizer step. False when it was unstable and the attempt ends there, diverged."""
+        attempt, step, began = self.attempt, self.step + 1, time.perf_counter()
         lr = float(attempt.schedule.lr(self.tokens))
+        tokens, sources = loader.next()
+        if (rewind := rewinds.passed_over_by(self.rewinds, step)) is not None:
+            self.step = step
+            self._event(**passed_over_event(rewind, (attempt.batches.samples(step - 1), attempt.batches.samples(step))))
+            return True
+        torch.manual_seed(derive_key("step", attempt.seed, step, self.world.rank))
+        found = gradient(self.network, tokens, len(sources), attempt.micro_batch_size, attempt.optimizer.clip)
+        finding = self.recent.find(step, found.loss, found.norm)
+        if finding is not None:
+            self.optimizer.zero_grad(set_to_none=True)
+            return self._unstable(finding, tokens)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        tokens, sources = loader.next()
-        step_tokens = len(tokens) * attempt.sequence_length
-        loss = 0.0
-        for rows in torch.from_numpy(tokens).split(attempt.micro_batch_size):  # type: ignore[no-untyped-call]
-            part = models.token_losses(self.model, rows.long(), attempt.document_eod).sum() / step_tokens
-            part.backward()  # type: ignore[no-untyped-call]
-            loss += part.item()
-        norm = float(nn.utils.clip_grad_norm_(self.model.parameters(), attempt.optimizer.clip))
-        if not (np.isfinite(loss) and np.isfinite(norm)):
-            self._event(
-                "non-finite", f"step {self.step + 1}", what="the loss" if not np.isfinite(loss) else "the gradient"
-            )
-            return False
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        self.step += 1
-        seconds = time.perf_counter() - began
+        self.step = step
         counts = np.bincount(sources, minlength=len(self.stream.source_ids))
         fed = {s: int(c) for s, c in zip(self.stream.source_ids, counts, strict=True) if c}
+        rates = self.pace.rates(len(sources) * attempt.sequence_length, self.pace.timed("step", began))
         self._write(
-            {"kind": "train", "step": self.step, "tokens": self.tokens, "loss": loss, "lr": lr, "grad_norm": norm,
-             "tokens_per_second": round(step_tokens / seconds, 1), "samples": fed}
+            {"kind": "train", "step": step, "tokens": self.tokens, "loss": found.loss, "lr": lr,
+             "grad_norm": found.norm, **rates, "samples": fed}
         )  # fmt: skip
         return True
+
+    def _unstable(self, finding: Finding, tokens: NDArray[np.int32]) -> bool:
+        """Skip the step, rewind, or give up: as the attempt's policy says. False when it gives up."""
+        assert self.saver is not None
+        self.saver.wait()  # a rewind chooses among the checkpoints on disk
+        step = self.step + 1
+        where = locate(self.network, self.stream, self.attempt, step, tokens)
+        event: Record | None = None
+        try:
+            if self.world.leads:
+                event = answer(self.job, finding, step, skipped_steps(self.events), len(self.rewinds), where)
+        except Rewound:
+            pass
+        event = self.world.share(event)
+        if event is None:
+            raise Rewound
+        skipped: bool = event["event"] == SKIPPED
+        self.step += skipped
+        self._event(**event)
+        return skipped
 
     def _watched(self) -> bool:
         """Write what the strategist says of the evaluation, and follow it. True when it stops the attempt, which is
@@ -211,7 +271,7 @@ class Training:
             self._evaluate(full=True)
             said = self._said()
         if MIX in said:
-            self._follow(read_metrics(self.metrics.path))
+            self._follow(self.events)  # a step of the new mix is held against none of the old one
         if STOPPED_EARLY not in said:
             return False
         if not measured:
@@ -221,78 +281,60 @@ class Training:
 
     def _said(self) -> set[str]:
         """Write what the strategist says of the records so far; the names of its events."""
-        events = self.job.watch(read_metrics(self.metrics.path)) if self.job.watch else ()
+        asked = self.world.leads and self.hooks.watch is not None
+        events = self.world.share(tuple(self.hooks.watch(self._on_disk())) if asked and self.hooks.watch else ())
         for event in events:
             self._event(**event)
         return {event["event"] for event in events}
 
+    def _on_disk(self) -> list[Record]:
+        return read_metrics(self.job.folder / "metrics.jsonl")
+
     def _evaluate(self, *, full: bool) -> None:
-        losses = models.losses_of(self.model, self.attempt.document_eod)
+        began = time.perf_counter()
         found = {
-            name: measure(heldout, losses, None if full else self.attempt.evaluation.subset[name])
+            name: measure(heldout, self.network.window_losses, None if full else self.attempt.evaluation.subset[name])
             for name, heldout in self.job.heldout.items()
             if full or name in self.attempt.evaluation.subset
         }
+        self.pace.timed("evaluation", began)
         self._record_evaluation(found, full=full)
 
     def _record_evaluation(self, found: dict[str, Measured], *, full: bool, measured_by: str | None = None) -> None:
         if full:
             self.last_full = found
         if not all(np.isfinite(m.loss) for m in found.values()):
-            self._event("non-finite", f"step {self.step}", what="a held-out loss")
+            self._event(NON_FINITE, f"step {self.step}", what="a held-out loss")
         per_byte = {name: bits_per_byte(m.loss, self.job.heldout[name].tokens_per_byte) for name, m in found.items()}
         self._write(
             {"kind": "eval", "step": self.step, "tokens": self.tokens, "full": full,
-             "lr": float(self.attempt.schedule.lr(self.tokens)), "phase": self._phase(), "measured_by": measured_by,
+             "lr": float(self.attempt.schedule.lr(self.tokens)), "phase": self.attempt.schedule.phase(self.tokens),
+             "measured_by": measured_by,
              "loss": {name: finite(m.loss) for name, m in found.items()},
              "bits_per_byte": {name: finite(v) if v is not None else None for name, v in per_byte.items()},
              "windows": {name: list(map(finite, m.windows)) for name, m in found.items()}}
         )  # fmt: skip
 
-    def _phase(self) -> Any:
-        return self.attempt.schedule.phase(self.tokens)
-
     def _event(self, event: str, text: str, **more: Any) -> None:
         self._write({"kind": "event", "step": self.step, "tokens": self.tokens, "event": event, "text": text, **more})
 
     def _write(self, record: Record) -> None:
-        self.metrics.write(record)
-        self.job.tell(record)
+        """The leader writes; every process takes in what its next steps depend on."""
+        if record["kind"] == "event":
+            self.events.append(record)
+        self.recent.add(record)
+        if self.metrics is not None:
+            self.metrics.write(record)
+            self.hooks.tell(record)
 
     def _save(self) -> None:
-        start_tokens = self.job.start.line_tokens if self.job.start else 0
-        name = checkpoint_name(start_tokens + self.tokens, self._phase())
-        folder = self.folder / "checkpoints" / name
-        if folder.exists():  # stopped right where it went on from: this checkpoint is already there
+        """Begin to save where the attempt stands."""
+        assert self.saver is not None
+        job = self.job
+        folder = job.run_folder / checkpoint_id(job, self.step)
+        self.saver.wait()
+        if self.world.share(folder.exists()):  # stopped right where it went on from: it is already there
             return
-        checkpoints.save(
-            folder, self.model, self.optimizer, lambda: self._manifest(f"{self.attempt.folder}/checkpoints/{name}")
-        )
-
-    def _manifest(self, name: str) -> Manifest:
-        attempt, start = self.attempt, self.job.start
-        samples = attempt.batches.samples(self.step)
-        cursors = self.stream.cursors(samples)
-        before = self.stream.cursors(0)
-        fed = dict(start.source_tokens) if start else {}
-        for source, position in cursors.items():
-            if position > before.get(source, 0):
-                fed[source] = fed.get(source, 0) + (position - before.get(source, 0)) * attempt.sequence_length
-        at_end = self.step == attempt.steps and self.last_full is not None
-        return Manifest(
-            id=name, parent=attempt.start, arm=attempt.arm, stage=attempt.stage, rung=attempt.rung,
-            attempt=attempt.sha256, plan=self.job.plan_sha256, step=self.step, samples=samples,
-            attempt_tokens=self.tokens, line_tokens=(start.line_tokens if start else 0) + self.tokens,
-            lr=float(attempt.schedule.lr(self.tokens)), lr_max=attempt.schedule.lr_max, phase=self._phase(),
-            global_batch_size=attempt.batches.size(max(0, self.step - 1)), schedule=attempt.schedule.to_dict(),
-            architecture_sha256=models.architecture_sha256(self.model.config),
-            weights_sha256=models.weights_sha256(self.model),
-            cursors=(cursors_at(start, attempt.sequence_length) if start else {}) | cursors,
-            source_tokens=fed,
-            source_names=(dict(start.source_names) if start else {}) | {s.id: s.name for s in attempt.sources},
-            evaluation={n: {"loss": m.loss, "windows": list(m.windows)} for n, m in self.last_full.items()}
-            if at_end and self.last_full else {},
-            allowed=tuple(sorted({*attempt.allow, *(start.allowed if start else ())})),
-            versions={"keepwarm": __version__, "torch": torch.__version__}, threads=self.job.threads,
-            **self.job.identity,
-        )  # fmt: skip
+        at_end = self.last_full if self.step == self.attempt.steps else {}
+        made = manifest_at(job, self.stream, self.network, self.step, at_end)
+        self.saver.save(folder, self.network.model, self.optimizer, made)

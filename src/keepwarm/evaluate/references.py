@@ -69,7 +69,7 @@ def header(
         },
         "evaluation": {"steps": list(attempt.evaluation.steps), "subset": dict(attempt.evaluation.subset)},
         "tokens_per_byte": dict(tokens_per_byte), "possibly_seen": list(possibly_seen), "threads": threads,
-        "precision": "fp32", "keepwarm": __version__,
+        "keepwarm": __version__,
     }  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from keepwarm.errors import LineageError
+from keepwarm.lineage.converted import with_record
 from keepwarm.lineage.foreign_facts import Foreign
 from keepwarm.lineage.foreign_hugging_face import hugging_face
 from keepwarm.lineage.foreign_megatron import is_step_folder, megatron, named_step, steps_in
@@ -29,7 +30,7 @@ def look_at(folder: Path) -> Foreign:
     if (folder / "manifest.json").is_file():
         return of_manifest(folder, read_manifest(folder))
     if (folder / "config.json").is_file():
-        return hugging_face(folder)
+        return with_record(hugging_face(folder))
     if is_step_folder(folder):
         return megatron(folder)
     if steps_in(folder) or (folder / "latest").exists() or (folder / "latest_universal").exists():

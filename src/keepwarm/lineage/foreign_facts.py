@@ -13,6 +13,7 @@ from keepwarm.lineage.manifest import Phase
 Kind = Literal["keepwarm", "hugging-face", "megatron-deepspeed", "universal"]
 NO_LR = "the LR at which it ended: the folder keeps no state of its training"
 NO_PHASE = "the phase: the folder keeps no state of its training"
+NO_MOMENTS = "the optimizer's moments are not there"
 LR_TOLERANCE = 1e-6  # relative: two rates are the same
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from keepwarm.errors import LineageError
-from keepwarm.lineage.foreign_facts import NO_LR, NO_PHASE, Foreign, half_written, same_rate
+from keepwarm.lineage.foreign_facts import NO_LR, NO_MOMENTS, NO_PHASE, Foreign, half_written, same_rate
 from keepwarm.lineage.manifest import Phase
 from keepwarm.lineage.pickled import attributes, read_pickled
 
@@ -37,7 +37,7 @@ def hugging_face(folder: Path) -> Foreign:
         unknown = [NO_LR, NO_PHASE]
     moments = bool(optimizer.get("state"))
     if not moments:
-        unknown.append("the optimizer's moments are not there")
+        unknown.append(NO_MOMENTS)
     step = trainer.get("global_step")
     rope = config.get("rope_parameters")
     values = (rope if isinstance(rope, dict) else {}) | config

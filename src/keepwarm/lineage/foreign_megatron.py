@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from keepwarm.errors import KeepwarmError, LineageError
-from keepwarm.lineage.foreign_facts import Foreign, Launch, half_written, same_rate
+from keepwarm.lineage.foreign_facts import NO_MOMENTS, Foreign, Launch, half_written, same_rate
 from keepwarm.lineage.manifest import Phase
 from keepwarm.lineage.pickled import Tensor, attributes, is_whole, read_pickled
 from keepwarm.schedule.megatron import flags_of_args, reference_schedule
@@ -101,7 +101,7 @@ def megatron(folder: Path, remarks: Sequence[str] = ()) -> Foreign:
     if not args:
         unknown.append("the launch's arguments: none are kept in the checkpoint, so the order of its data is not known")
     if not moments:
-        unknown.append("the optimizer's moments are not there")
+        unknown.append(NO_MOMENTS)
     return Foreign(
         kind="universal" if universal else "megatron-deepspeed", folder=folder, iteration=iteration,
         samples=_whole(args.get("consumed_train_samples")),

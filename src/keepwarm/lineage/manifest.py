@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -66,18 +66,21 @@ class Manifest:
     allowed: tuple[str, ...] = ()  # guards that refused on the way here and were overridden by name
     versions: Mapping[str, str] = field(default_factory=dict)
     threads: int = 0
-    precision: str = "fp32"
+    world_size: int = 1  # processes that computed it together
+    precision: str = "fp32"  # of the products; weights and moments are always fp32
+    compiled: bool = False
     files: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # name -> {bytes, sha256}
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write `folder/manifest.json`, listing size and SHA-256 of every file in the folder."""
-    listed = {
-        str(path.relative_to(folder)): {"bytes": path.stat().st_size, "sha256": files.sha256_file(path)}
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
-    write_record(folder, replace(manifest, files=listed))
+    write_record(folder, replace(manifest, files=listed(folder)))
+
+
+def listed(folder: Path, known: Collection[str] = ()) -> dict[str, dict[str, Any]]:
+    """Size and SHA-256 of every file below `folder` that is not `known`, by its path in there: {bytes, sha256}."""
+    paths = {str(path.relative_to(folder)): path for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {name: files.facts(path) for name, path in paths.items() if name not in known}
 
 
 def write_record(folder: Path, manifest: Manifest) -> None:

@@ -12,8 +12,8 @@ from torch import nn
 
 from keepwarm.attempt.records import MetricsWriter
 from keepwarm.engine import checkpoint as checkpoints
-from keepwarm.engine import model as models
 from keepwarm.engine.build import empty_like, evaluated
+from keepwarm.engine.network import network_of
 from keepwarm.evaluate.heldout import HeldOut
 from keepwarm.lineage.manifest import Manifest
 
@@ -34,12 +34,13 @@ def average(
         checkpoints.load(run_folder / member.id, member, model, None)
         for name, value in model.state_dict().items():
             sums[name] = sums.get(name, 0.0) + value.to(torch.float64, copy=True)
-    before = last.evaluation or evaluated(model, heldout, document_eod)
+    network = network_of(model, document_eod)
+    before = last.evaluation or evaluated(network, heldout)
     _fill(model, {name: total / len(members) for name, total in sums.items()})
-    after = evaluated(model, heldout, document_eod)
+    after = evaluated(network, heldout)
     _record(run_folder / merged.id, (before, last.id if last.evaluation else None), (after, None))
-    record = replace(merged, evaluation=after, weights_sha256=models.weights_sha256(model), threads=threads)
-    return checkpoints.save(run_folder / merged.id, model, None, lambda: record)
+    record = replace(merged, evaluation=after, threads=threads)
+    return checkpoints.save_weights(run_folder / merged.id, model, record)
 
 
 def _fill(model: nn.Module, values: Mapping[str, torch.Tensor]) -> None:

@@ -31,6 +31,12 @@ def _count_or_auto(value: Any) -> Any:
     return value if value == "auto" else parse_count(value)
 
 
+def listed(value: Any) -> Any:
+    """A word as a list of one; the word none as an empty list."""
+    words = tuple(value) if isinstance(value, list | tuple) else (value,)
+    return () if words == ("none",) else words
+
+
 def _guards(value: tuple[str, ...]) -> tuple[str, ...]:
     for name in value:
         if name == "append-only":

@@ -1,8 +1,8 @@
 """The account: every token that a run spent, and on what. Read from the run folder alone.
 
 A token that is trained on costs a forward and a backward pass, one that is only measured or written by the base a third
-of that (attempt/timing.py). What an attempt took over from another is counted once, where it was trained; a loss that is
-read off a manifest is free.
+of that (attempt/timing.py). What an attempt took over from another is counted once, where it was trained; what a rewind
+gave up is counted too; a loss that is read off a manifest is free.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from typing import Any
 
 from keepwarm.attempt.line import BASE, BRANCHES, COOKBOOK, COOLDOWN
 from keepwarm.attempt.progress import Progress, attempts_of
-from keepwarm.attempt.records import STOPPED_EARLY, Record, read_metrics
+from keepwarm.attempt.records import STOPPED_EARLY, Record, attempt_in, read_metrics
 from keepwarm.attempt.retained import recorded_start
+from keepwarm.attempt.rewinds import read_rewinds
 from keepwarm.attempt.shared import SHARED
 from keepwarm.attempt.timing import FORWARD_COST
 from keepwarm.corpora.indexed import read_sidecar
@@ -127,10 +128,17 @@ def _spent(plan: Plan, arm: str, stage: str, each: Progress) -> Spent:
     own = [record for record in records if record.get("step", -1) > shared["step"]]
     trained = [record for record in own if record["kind"] == "train"]
     tokens = trained[-1]["tokens"] if trained else each.tokens if not records else shared["tokens"]
+    here = tokens - shared["tokens"] + _in_vain(each.folder)
     return Spent(
         arm, stage, each.label, _kind(arm, stage, each, records), each.folder, recorded_start(each.folder),
-        tokens - shared["tokens"], shared["tokens"], sum(_measured(plan, each, own)), sum(_seconds(trained, shared)),
+        here, shared["tokens"], sum(_measured(plan, each, own)), sum(_seconds(trained, shared)),
     )  # fmt: skip
+
+
+def _in_vain(folder: Path) -> int:
+    """Tokens of the steps that rewinds gave up: they were fed, and no record is left of them."""
+    attempt, rewinds = attempt_in(folder), read_rewinds(folder)
+    return sum(attempt.tokens_at(each.last_step) - attempt.tokens_at(each.to_step) for each in rewinds if attempt)
 
 
 def _measured(plan: Plan, each: Progress, records: Sequence[Record]) -> Iterator[int]:

@@ -70,6 +70,7 @@ def _attempt(attempt: Mapping[str, Any]) -> Iterator[str]:
         yield f"at {share}, {format_count(each['tokens'])} tokens: {verb}{each['text']}"
     if attempt["outcome"] is None:
         yield f"at step {attempt['step']:,} of {attempt['steps']:,}"
+        yield from (f"  {line}" for line in attempt.get("passed_over", []))  # later the verdict's reasons have them
     else:
         yield f"{attempt['outcome']}{' -> accepted' if attempt['accepted'] else ''}"
         reasons = attempt["reasons"][1:] if attempt.get("said") and attempt["said"][-1]["sure"] == "stopped" else None

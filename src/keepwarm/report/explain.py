@@ -1,4 +1,5 @@
-"""`keepwarm explain NAME`: what a schedule, rung, guard, verdict, trouble or shift is, its formula, when to use it, its source.
+"""`keepwarm explain NAME`: what a schedule, rung, guard, verdict, trouble, shift or a word of `stability` is, its
+formula, when to use it, its source.
 
 Generated from the code's own docstrings, so that the text can't drift from what is done: paragraphs that begin with
 `Formula:`, `When:` and `Source:`, and before them what it is.
@@ -13,6 +14,7 @@ from dataclasses import asdict, dataclass
 from difflib import get_close_matches
 from typing import Any
 
+from keepwarm.attempt import stability
 from keepwarm.errors import KeepwarmError
 from keepwarm.lineage import guard
 from keepwarm.plan import rungs
@@ -25,7 +27,7 @@ from keepwarm.strategy.verdict import OUTCOMES
 
 KINDS = {
     "schedule": "Schedules", "shape": "Shapes of a fall", "rung": "Rungs", "guard": "Guards", "verdict": "Verdicts",
-    "trouble": "Troubles", "shift": "Shifts", "cookbook": "Cookbooks",
+    "trouble": "Troubles", "stability": "Unstable training", "shift": "Shifts", "cookbook": "Cookbooks",
 }  # fmt: skip
 _PARTS = ("formula", "when", "source")
 
@@ -51,7 +53,7 @@ class Entry:
 
 def entries() -> list[Entry]:
     """Everything that can be explained, by kind."""
-    return [*_schedules(), *_rungs(), *_guards(), *_verdicts(), *_troubles(), *_shifts(), *_cookbooks()]
+    return [*_schedules(), *_rungs(), *_guards(), *_verdicts(), *_troubles(), *_stability(), *_shifts(), *_cookbooks()]
 
 
 def explain(name: str) -> list[Entry]:
@@ -116,9 +118,9 @@ def markdown() -> str:
     """The page docs/explain.md."""
     parts = [
         "# What has a name",
-        "Every schedule, rung, guard, verdict, trouble, shift and cookbook: what it is, its formula, when to use it (of a "
-        "refusal or a verdict: what to do next), and where it comes from. `keepwarm explain NAME` shows the same. This page "
-        "is the output of `keepwarm explain --markdown`.",
+        "Every schedule, rung, guard, verdict, trouble, shift and cookbook, and what is done when training is unstable: what "
+        "it is, its formula, when to use it (of a refusal or a verdict: what to do next), and where it comes from. "
+        "`keepwarm explain NAME` shows the same. This page is the output of `keepwarm explain --markdown`.",
     ]
     known = entries()
     for kind, title in KINDS.items():
@@ -176,6 +178,10 @@ def _verdicts() -> Iterator[Entry]:
 
 def _troubles() -> Iterator[Entry]:
     yield from (parse(name, "trouble", text) for name, text in trouble.explained().items())
+
+
+def _stability() -> Iterator[Entry]:
+    yield from (parse(name, "stability", text) for name, text in stability.EXPLAINED.items())
 
 
 def _shifts() -> Iterator[Entry]:

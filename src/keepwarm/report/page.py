@@ -260,7 +260,7 @@ def fed_rows(page: Page, leg: Leg) -> list[FedRow]:
         return []
     samples: dict[str, int] = {}
     for record in leg.records:
-        for source, count in record.get("samples", {}).items():
+        for source, count in record["samples"].items() if record["kind"] == "train" else ():
             samples[source] = samples.get(source, 0) + count
     total = sum(samples.values())
     mixture, length = leg.attempt.segments[0].mixture, leg.attempt.sequence_length

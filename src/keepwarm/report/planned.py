@@ -100,7 +100,7 @@ def _kept(found: dict[str, Any]) -> Table:
     table.caption_justify = "left"
     table.caption = (
         "Of every start: the new data starts at 0, every other source goes on where the line stands, the evaluation "
-        "windows are the same; the random state goes with the moments."
+        "windows are the same."
     )
     for stage in found["stages"]:
         tables: dict[str, list[dict[str, dict[str, str]]]] = {}

@@ -13,6 +13,7 @@ from typing import Any
 
 from keepwarm.attempt.choices import read_choices
 from keepwarm.attempt.line import BASE, COOKBOOK, COOLDOWN
+from keepwarm.attempt.passed_over import passed_over_words
 from keepwarm.attempt.progress import EXHAUSTED, Progress, attempts_of, end_of
 from keepwarm.attempt.records import read_attempt, read_metrics
 from keepwarm.attempt.steered import steered_words
@@ -136,7 +137,7 @@ def _attempt(each: Progress) -> dict[str, Any]:
         content["allowed"], content["warnings"] = list(attempt.allow), list(attempt.warnings)
     if (each.folder / "metrics.jsonl").exists():
         records = read_metrics(each.folder / "metrics.jsonl")
-        content["said"] = said(records)
+        content["said"], content["passed_over"] = said(records), list(passed_over_words(records))
         content["loss"], content["kept"] = _losses(records), records[0].get("kept", []) if records else []
         if each.steps and attempt.steering is not None:
             content["steered"] = steered_words(attempt, records)
@@ -203,6 +204,7 @@ def _arm(plan: Plan, arm: str) -> dict[str, Any]:
         },
         "after": {name: {corpus: found["loss"] for corpus, found in at.evaluation.items()} for name, at in taught},
         "checkpoint": (cooled or last).id,
+        "checkpoints": {"peak": at_peak.id if at_peak else None, "cooled": cooled.id if cooled else None},
     }
 
 

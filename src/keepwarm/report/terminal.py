@@ -169,7 +169,7 @@ def kept(attempt: Attempt) -> list[tuple[str, str]]:
         ("optimizer moments", moments),
         ("LR", f"{attempt.schedule.phase(0)}, then {attempt.schedule.phase(attempt.tokens)}"),
         ("data", ", ".join(going_on) + " goes on, the rest is unread" if going_on else "unread"),
-        ("random state", "kept" if attempt.moments == "keep" else f"seed {attempt.seed}"),
+        ("random state", f"seed {attempt.seed}"),
     ]
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from keepwarm.attempt.passed_over import broken_words
 from keepwarm.evaluate.forgetting import paired_noise
 from keepwarm.evaluate.heldout import gap, subset
 from keepwarm.schedule.schedule import PEAK_TOLERANCE
@@ -77,7 +78,7 @@ class Evidence:
     step_tokens: float
     falling: bool  # the learning rate falls before the end
     faster: bool  # it is above the no-replay control's
-    broken: str | None  # what was not a finite number
+    broken: str | None  # why training was given up
     old: tuple[OldSeries, ...]
     new: NewSeries | None
     training: Training
@@ -125,7 +126,6 @@ def evidence(records: Sequence[Record]) -> Evidence:
     header = records[0]
     switch = header["switch_step"]
     seen = [r for r in records if r["kind"] == "eval" and not r["full"] and r["step"] > switch and _finite(r)]
-    broken = next((r for r in records if r.get("event") == "non-finite"), None)
     own = own_start(records)
     last = seen[-1]["step"] if seen else switch
     whole = [r for r in records if r["kind"] == "eval" and r["full"] and switch <= r["step"] <= last and _finite(r)]
@@ -135,7 +135,7 @@ def evidence(records: Sequence[Record]) -> Evidence:
         header["step_tokens"],
         header["ends"] != "peak",
         _faster(header, seen),
-        f"{broken['what']} was not a finite number at step {broken['step']}" if broken else None,
+        broken_words(records),
         tuple(_old(header, seen, name, own, whole) for name in header["old"]) if seen else (),
         _new(header, seen, own) if seen and header["new"] else None,
         _training(records, switch, seen),

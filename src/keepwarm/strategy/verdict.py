@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from keepwarm.attempt.passed_over import broken_words, passed_over_words
 from keepwarm.attempt.records import DECISION
 from keepwarm.evaluate.forgetting import paired_noise
 from keepwarm.plan.corpus import called
@@ -48,10 +49,11 @@ _OUTCOME_TEXTS: dict[Outcome, str] = {
     Formula: gain <= adaptation * the control's gain (without a control: <= 2 noise)
 
     When: less replay or more tokens next; higher shares of the same rung are passed over.""",
-    "diverged": """A loss or gradient that is not finite, or old and new data both got worse: the optimisation is broken.
+    "diverged": """A loss or gradient that is not finite, or spikes, beyond what `stability` allows; or old and new data both
+    got worse: the optimisation is broken.
 
-    Formula: not finite; or an old corpus beyond its tolerance, and the new one worse than where the attempt itself began
-    by more than 2 noise
+    Formula: given up (keepwarm explain spike); or an old corpus beyond its tolerance, and the new one worse than where the
+    attempt itself began by more than 2 noise
 
     When: a lower LR, a longer warm-up, or a look at the data; another mix will not mend it.""",
     "undecided": """The attempt has not come to its end, or the evidence is too thin.
@@ -131,21 +133,21 @@ def judge(records: Sequence[Record]) -> Verdict:
     evaluations = [record for record in records if record["kind"] == "eval"]
     last = max((record for record in records if "step" in record), key=lambda record: int(record["step"]), default=None)
     step, tokens = (int(last["step"]), int(last["tokens"])) if last else (0, 0)
-    broken = next((r for r in records if r["kind"] == "event" and r["event"] == "non-finite"), None)
+    broken, passed_over = broken_words(records), passed_over_words(records)
     if broken is not None:
-        reason = f"{broken['what']} was not a finite number at step {broken['step']}"
-        return _with_trouble(Verdict("diverged", (reason,), step, tokens, {}, {}))
+        return _with_trouble(Verdict("diverged", (broken, *passed_over), step, tokens, {}, {}))
     stopped = next((r for r in records if r["kind"] == "event" and r["event"] == "stopped-early"), None)
     last_step = stopped["step"] if stopped else header["steps"]
     end = next((record for record in evaluations if record["full"] and record["step"] == last_step > 0), None)
     if end is None:
-        return Verdict("undecided", ("the attempt has not come to its end",), step, tokens, {}, {})
+        return Verdict("undecided", ("the attempt has not come to its end", *passed_over), step, tokens, {}, {})
     more = next((r for r in records if r["kind"] == "event" and r["event"] == "regret" and "windows" in r), None)
     old = {name: _old(name, header, end, more) for name in header["old"]}
     new = {header["new"]: _new(header, end, records, stopped is not None)} if header["new"] else {}
+    reasons = (*_reasons(old, new), *passed_over)
     if stopped is None:
-        return _with_trouble(Verdict(_decide(old, new), _reasons(old, new), step, tokens, old, new))
-    reasons = (f"stopped early: {stopped['text']}", *_reasons(old, new))
+        return _with_trouble(Verdict(_decide(old, new), reasons, step, tokens, old, new))
+    reasons = (f"stopped early: {stopped['text']}", *reasons)
     outcome: Outcome = stopped.get("outcome", "not-recovering")
     found = Verdict(outcome, reasons, step, tokens, _with_forecasts(old, records), new)
     return _with_trouble(found, stopped.get("trouble"))
