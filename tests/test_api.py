@@ -195,3 +195,17 @@ def test_the_documents_code_runs(workplace, one_stage_text, capsys):
         "checkpoint-10",
         "checkpoint-20",
     ]
+
+
+@pytest.mark.slow
+def test_two_processes_from_python(tmp_path, real_text, one_stage_text, monkeypatch):
+    (tmp_path / "text").symlink_to(real_text)
+    (tmp_path / "plan.yaml").write_text(one_stage_text)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(KeepwarmError, match="run_plan: a listener, with nproc=2"):
+        run_plan("plan.yaml", nproc=2, listener=Told())
+    result = run_plan("plan.yaml", nproc=2)
+    assert json.loads((result.peak / "manifest.json").read_text())["world_size"] == 2
+    assert result.status["stages"][0]["state"] == "accepted" and result.report is not None
+    with pytest.raises(WorkFailed):
+        run_plan(load_plan("plan.yaml", ["seed=7"]), nproc=2)  # another plan in the same run folder

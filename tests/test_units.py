@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keepwarm.units import format_count, format_share, parse_count, parse_lr, parse_ratio, parse_share
+from keepwarm.units import format_count, format_share, parse_count, parse_lr, parse_ratio, parse_seconds, parse_share
 
 
 @pytest.mark.parametrize(
@@ -58,6 +58,32 @@ def test_rates(text, rate):
 def test_what_is_not_a_positive_rate_is_refused(text):
     with pytest.raises(ValueError, match="learning rate"):
         parse_lr(text, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("3h50m", 13_800), ("40 min", 2_400), ("40m", 2_400), ("90 s", 90), ("90s", 90), ("1d2h", 93_600), ("1 h 1 s", 3_601),
+        ("03:50:00", 13_800), ("30:00", 1_800), ("2-00:00:00", 172_800), ("1-12:30:15", 131_415), (" 1h ", 3_600),
+    ],
+)  # fmt: skip
+def test_times(text, seconds):
+    assert parse_seconds(text) == seconds and isinstance(parse_seconds(text), float)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "0", "0s", "00:00:00", "90", "1.5h", "-1h", "1h-2m", "2m1h", "soon", "1:2:3:4", "3 hours"]
+)
+def test_what_is_not_a_time_is_refused(text):
+    with pytest.raises(ValueError, match="is not a time such as 3h50m, 90 s or 03:50:00"):
+        parse_seconds(text)
+
+
+@given(st.integers(0, 30), st.integers(0, 23), st.integers(0, 59), st.integers(1, 59))
+def test_a_time_is_the_same_in_words_and_by_the_clock(days, hours, minutes, seconds):
+    exact = ((days * 24 + hours) * 60 + minutes) * 60 + seconds
+    words = f"{days}d{hours}h{minutes}m{seconds}s"
+    assert parse_seconds(words) == parse_seconds(f"{days}-{hours:02d}:{minutes:02d}:{seconds:02d}") == exact
 
 
 def test_formats():

@@ -19,6 +19,7 @@ from keepwarm.attempt.base import base_attempt
 from keepwarm.attempt.kept import Row, resumed, started
 from keepwarm.attempt.line import BASE, COOKBOOK, Feed, Line, cursors_at, feed_of, open_stream, threads_for
 from keepwarm.attempt.model import Attempt
+from keepwarm.attempt.passed_over import broken_words
 from keepwarm.attempt.progress import end_of
 from keepwarm.attempt.records import (
     MetricsWriter,
@@ -149,9 +150,11 @@ def train(
     if read_verdict(folder) is None and end_of(folder) is None:
         from keepwarm.backends import native
 
+        how = native.computing(
+            context.plan, attempt, start, context.listener.say
+        )  # refuses what this run can't go on with
         if context.keeps_plan:
             keep_plan(context)
-        how = native.computing(context.plan, attempt, start, context.listener.say)
         saved, table = checkpoints_of(folder), started(attempt, start)
         context.listener.begin(attempt, resumed(attempt, read_manifest(saved[-1])) if saved else table)
         per_byte = {
@@ -303,7 +306,8 @@ def base_line(context: Run) -> Line:
         attempt = settle_attempt(plan, base_attempt(plan.allowing(allowed, BASE), feed))
         trained = train(context, attempt, feed, None, None)
         if trained is None:
-            raise WorkFailed("the base diverged: its loss is not a finite number; lower optimizer.lr_max")
+            why = broken_words(read_metrics(context.folder / attempt.folder / "metrics.jsonl"))
+            raise WorkFailed(f"the base diverged: {why}; where no document is to blame, lower optimizer.lr_max")
         end = trained
     for name in plan.evaluation:
         if name not in end.evaluation:

@@ -71,11 +71,11 @@ def incremental(request: Request) -> tuple[Attempt, Manifest]:
     """The new data's share rises in steps to its target, on a decay or at LR_max: of equal tokens, or as it is steered."""
     asked, line, stage, label = request.candidate.parameters, request.line, request.stage, request.candidate.label
     start, lr_max = line.end, line.end.lr_max
-    keep = guard.at_peak(start, lr_max)
+    keep = guard.at_peak(start, lr_max) or asked["schedule"] == "peak"  # else LR is warmed up, from a fresh optimizer
     overridden = guard.enforce(
         [
             guard.peak_start(start, label, request.whole, lr_max) if asked["schedule"] == "peak" else None,
-            guard.optimizer_state(start, label) if keep or asked["schedule"] == "peak" else None,
+            guard.optimizer_state(start, label) if keep else None,
             guard.same_identity(start, identity(request.plan, request.feed)),
         ],
         stage.allow,

@@ -32,7 +32,9 @@ def given_up_event(
     """The event that ends an attempt as diverged at `step` (from 1), which is not trained; `why` as `Stability.answer`
     says it."""
     event = DIVERGED if finding.kind == "spike" else NON_FINITE
-    text = "; ".join([f"at step {step:,} {finding.text}", *_culprits(located), *([why] if why else [])])
+    show = next((f"look at it: {each['show'][0]}" for each in located if each.get("culprit")), "")
+    told = [f"at step {step:,} {finding.text}", *_culprits(located), show, why]
+    text = "; ".join(words for words in told if words)
     return {"event": event, "text": text, **finding.numbers(), "samples": list(samples), "located": list(located)}
 
 

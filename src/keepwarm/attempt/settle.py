@@ -9,6 +9,7 @@ from keepwarm.attempt.model import Attempt, to_json
 from keepwarm.attempt.progress import end_of
 from keepwarm.attempt.records import read_attempt, read_verdict
 from keepwarm.errors import LineageError
+from keepwarm.lineage.manifest import checkpoints_of
 from keepwarm.plan.model import Plan
 
 # Follow from what the corpora hold, and from what was allowed, when an attempt is made.
@@ -23,13 +24,14 @@ def settle_attempt(plan: Plan, attempt: Attempt) -> Attempt:
     """Write `attempt.json`, or give the one on disk, which must be the same try; LineageError if the plan has changed.
 
     What the plan's corpora hold may have changed: an attempt keeps the sources and weights that it was made with, and
-    the guards that it was allowed to override. One that is finished keeps its stability too, and its optimizer where the
+    the guards that it was allowed to override. One of which nothing was trained yet, as where its model was refused, is
+    made anew. One that is finished keeps its stability too, and its optimizer where the
     plan says by name that a stage has another.
     """
     folder = Path(plan.run.folder) / attempt.folder
     path = folder / "attempt.json"
-    if not path.exists():
-        files.write_json(path, to_json(attempt))
+    if not path.exists() or not _begun(folder):
+        files.write_json(path, to_json(attempt), replace=True)
         return attempt
     recorded = read_attempt(folder)
     before, now = to_json(recorded), to_json(attempt)
@@ -47,3 +49,9 @@ def settle_attempt(plan: Plan, attempt: Attempt) -> Attempt:
         if by_name
         else f"{back}, or start anew: run: {{folder: ...}}",
     )
+
+
+def _begun(folder: Path) -> bool:
+    """Whether an attempt has a record of its training, a checkpoint or a verdict."""
+    begun = (folder / "metrics.jsonl").exists() or bool(checkpoints_of(folder))
+    return begun or end_of(folder) is not None or read_verdict(folder) is not None

@@ -20,6 +20,13 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 LEAST_SECONDS = 10.0  # kept free at the end of a job's time, for all that is not saving
 
 _ends_at: float | None = None  # by the clock, of this process's job
+_ignoring = False
+
+
+def ignore() -> None:
+    """Signals change nothing from here on: the command ends already, and says why."""
+    global _ignoring
+    _ignoring = True
 
 
 class Deadline:
@@ -53,6 +60,8 @@ def noted() -> Iterator[Deadline]:
         return
 
     def handler(number: int, _: FrameType | None) -> None:
+        if _ignoring:
+            return
         if deadline.signals:
             raise deadline.raised()
         deadline.signals.append(number)
@@ -73,7 +82,8 @@ def within(seconds: float | None, environment: Mapping[str, str] = os.environ) -
     _ends_at = time.time() + seconds if seconds is not None else float(end) if end.isdigit() else None
 
     def handler(number: int, _: FrameType | None) -> None:
-        raise Requeue(signal.Signals(number).name)
+        if not _ignoring:
+            raise Requeue(signal.Signals(number).name)
 
     before = {number: signal.signal(number, handler) for number in (signal.SIGTERM, signal.SIGUSR1)}
     try:

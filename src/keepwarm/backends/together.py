@@ -15,12 +15,13 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from keepwarm import processes
+from keepwarm.backends import stopping
 from keepwarm.engine.launch import LAUNCHER
 from keepwarm.engine.parallel import PATIENCE, World, alone, join
 from keepwarm.errors import KeepwarmError, WorkFailed
 
 OVER, FAILED, GONE, WORK = "over", "failed", "gone", "work"  # keys of the store that all processes share
-FAREWELL_SECONDS = 10.0  # that the leader waits for the others before it ends, where the store ends with it
+FAREWELL_SECONDS = 10.0
 T = TypeVar("T")
 _joined: World | None = None
 _works = 0
@@ -46,11 +47,12 @@ def everywhere(work: Callable[..., T], *args: Any, leader: tuple[Any, ...] = ())
     try:
         return work(world, *args, *leader)
     except RuntimeError as error:
+        stopping.ignore()  # the launcher sees the dead process too, and would end this one before it has told why
         if world.bell.check([FAILED]):
             raise WorkFailed(world.bell.get(FAILED).decode()) from error
-        if "onnection" not in str(error):  # closed by peer, reset: another process is gone
+        if not _gone(error):
             raise
-        raise WorkFailed(f"another process of the run ended in the middle ({str(error).splitlines()[0]})") from error
+        raise WorkFailed("another process of the run ended in the middle") from error
 
 
 def lead_or_follow(lead: Callable[[], int]) -> int:
@@ -66,9 +68,16 @@ def lead_or_follow(lead: Callable[[], int]) -> int:
         return lead()
     finally:
         _joined.bell.set(OVER, "1")
-        until = time.monotonic() + FAREWELL_SECONDS
-        while _joined.bell.add(GONE, 0) < _joined.size - 1 and time.monotonic() < until:
-            time.sleep(0.02)
+        if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+            _say_farewell(_joined)
+
+
+def _say_farewell(world: World) -> None:
+    """Let the others read that it is over: the store, where no torchrun has it, ends with the leader."""
+    assert world.bell is not None
+    until = time.monotonic() + FAREWELL_SECONDS
+    while world.bell.add(GONE, 0) < world.size - 1 and time.monotonic() < until:
+        time.sleep(0.02)
 
 
 def _follow(world: World) -> None:
@@ -87,8 +96,15 @@ def _follow(world: World) -> None:
         except KeepwarmError as error:
             _give_up(world, str(error))
         except Exception as error:
-            if not bell.check([OVER]) and not _stopped(error):
+            if _gone(error):
+                os._exit(1)
+            if not _stopped(error):
                 raise
+
+
+def _gone(error: Exception) -> bool:
+    """True of what a collective call raises when another process has ended: `Connection closed by peer`, `reset`."""
+    return isinstance(error, RuntimeError) and "onnection" in str(error)
 
 
 def _another(bell: Any) -> Any:

@@ -16,7 +16,7 @@ from keepwarm.engine import checkpoint as checkpoints
 from keepwarm.engine import model as models
 from keepwarm.engine.network import CrossEntropy, Network, cross_entropy, keeps_documents_apart
 from keepwarm.engine.parallel import World, blocks, materialize, shard
-from keepwarm.errors import GuardError, KeepwarmError, LineageError
+from keepwarm.errors import GuardError, KeepwarmError, LineageError, PlanError
 from keepwarm.evaluate.heldout import HeldOut, measure
 from keepwarm.lineage import guard
 from keepwarm.lineage.manifest import Manifest
@@ -57,7 +57,7 @@ def make_network(
     alone = world.size == 1
     model = blueprint.whole().to(world.device) if alone else skeleton(blueprint.config)
     if how.recomputed:
-        model.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
+        _recompute(model)
     if how.compiled:
         for block in blocks(model):
             block.compile()
@@ -67,6 +67,17 @@ def make_network(
         materialize(model, world, buffers, blueprint.whole if blueprint.drawn and not restored else None)
     losses: CrossEntropy = torch.compile(cross_entropy) if how.compiled else cross_entropy
     return Network(model, world, dtype if alone else None, document_eod, losses)
+
+
+def _recompute(model: Any) -> None:
+    try:
+        model.activation_checkpointing_enable()
+    except ValueError as error:
+        raise PlanError(
+            f"run.activation_checkpointing: {error}",
+            "its blocks can't be computed again in the backward pass",
+            "run: {activation_checkpointing: false}, and a smaller micro_batch_size where memory is short",
+        ) from error
 
 
 def skeleton(config: Any) -> nn.Module:

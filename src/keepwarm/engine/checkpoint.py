@@ -93,15 +93,15 @@ def save_weights(folder: Path, model: nn.Module, manifest: Manifest) -> Manifest
 
 def write(folder: Path, state: Mapping[str, Any], config: Any, manifest: Manifest, world: World) -> Manifest:
     """Write a state dict, by every process its shards; the leader adds config and manifest and renames. The manifest."""
-    sha256 = weights_sha256(state["model"], world.gather_saved)
-    made = replace(manifest, weights_sha256=sha256)
     if not world.leads:
+        sha256 = weights_sha256(state["model"], world.gather_saved)  # answered once the leader has made the folder
         _write_shards(files.aside(folder), folder, state, world)
-        return made
+        return replace(manifest, weights_sha256=sha256)
     with files.new_folder(folder) as aside:
+        sha256 = weights_sha256(state["model"], world.gather_saved)
         facts = _write_shards(aside, folder, state, world)
         config.save_pretrained(aside)
-        made = replace(made, files={**listed(aside, facts), **facts})
+        made = replace(manifest, weights_sha256=sha256, files={**listed(aside, facts), **facts})
         write_record(aside, made)
     return made
 

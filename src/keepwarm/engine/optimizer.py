@@ -21,7 +21,12 @@ def adamw(model: nn.Module, settings: Optimizer) -> torch.optim.AdamW:
     PlanError if a pattern of `no_decay` names no parameter.
     """
     groups = no_decay_groups(model, settings.weight_decay, settings.no_decay)
-    return torch.optim.AdamW(groups, lr=0.0, betas=settings.betas, eps=settings.eps, fused=True)
+    optimizer = torch.optim.AdamW(groups, lr=0.0, betas=settings.betas, eps=settings.eps, fused=True)
+    for group in groups:
+        for p in group["params"]:  # else saving before the first update makes them by a step of its own, which counts
+            zero = torch.zeros((), dtype=torch.float32, device=p.device)
+            optimizer.state[p] = {"step": zero, "exp_avg": torch.zeros_like(p), "exp_avg_sq": torch.zeros_like(p)}
+    return optimizer
 
 
 def no_decay_groups(
