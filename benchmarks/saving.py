@@ -5,7 +5,8 @@
 A Llama of 33.5 M parameters with its moments: 402 MB of state. keepwarm's checkpoint is `engine.checkpoint.Saver` from
 the call of `save` to the return of `wait`: a copy of the state, DCP, SHA-256 of the weights and of every file, config,
 manifest, fsync, rename. The peer is torch.save of the same two state dicts into one file, with fsync, and without: then
-the file is gone if the machine goes. Wall seconds, in turns, each onto an empty folder and after a sync of the disk.
+the file is gone if the machine goes. Wall seconds, one thread, in turns, each onto an empty folder and after a sync of
+the disk.
 
 The stall is the time that `save` blocks the step, against saving with the step waiting to the end. Then steps of a small
 batch are trained while a checkpoint is written, against as many without: the whole cost of a checkpoint is what they
@@ -165,6 +166,7 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, help="where checkpoints go; by default the system's temporary folder")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=asked.folder) as name:
+        torch.set_num_threads(1)
         trained = Trained(Path(name) / "saves")
         trained.folder.mkdir()
         parameters = sum(p.numel() for p in trained.network.model.parameters())

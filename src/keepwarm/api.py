@@ -5,6 +5,7 @@ Bad input raises KeepwarmError, work that failed WorkFailed; nothing here ends t
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,10 +20,11 @@ from keepwarm.attempt.settle import settle_attempt
 from keepwarm.blend.buffer import load_buffers
 from keepwarm.corpora.prepare import prepared_before
 from keepwarm.errors import GuardError, KeepwarmError, LineageError, WorkFailed
+from keepwarm.exits import INTERRUPTED, REQUEUE, Requeue
 from keepwarm.lineage.deletion import refuse_deleted
 from keepwarm.lineage.manifest import Manifest, read_manifest
 from keepwarm.plan.cookbook import ladder_for
-from keepwarm.plan.load import load_plan
+from keepwarm.plan.load import load_plan, plan_yaml
 from keepwarm.plan.model import Plan, StageSpec
 from keepwarm.plan.rungs import Candidate, candidates
 from keepwarm.report.html import write_report
@@ -52,13 +54,15 @@ class RunResult:
 
 
 def run_plan(
-    plan: Plan | str | Path, *, stage: str | None = None, approve: Approve = "never", listener: Listener | None = None
-) -> RunResult:
+    plan: Plan | str | Path, *, stage: str | None = None, approve: Approve = "never", nproc: int = 1,
+    listener: Listener | None = None,
+) -> RunResult:  # fmt: skip
     """Train a plan's stages (to the end of `stage`), or go on from what is on disk: what `keepwarm run` does.
 
-    `listener` is told what happens, and nothing is printed of it; without one it is printed as by `keepwarm run`. Control
-    arms and candidates side by side run in processes of their own, which print in either case, and which need the
-    script's own work to stand below `if __name__ == "__main__":`.
+    `nproc` processes compute together, as with `--nproc`, and print; they have no listener. `listener` is told what
+    happens, and nothing is printed of it; without one it is printed as by `keepwarm run`. Control arms and candidates side
+    by side run in processes of their own, which print in either case, and which need the script's own work to stand below
+    `if __name__ == "__main__":`.
 
     Raises KeepwarmError for bad input, WorkFailed when a ladder is exhausted or a run diverged (the report is written
     then, too), KeyboardInterrupt after Ctrl-C: the next call goes on.
@@ -68,6 +72,8 @@ def run_plan(
         _stage(asked, stage)
     if approve not in (words := get_args(Approve)):
         raise KeepwarmError(f"approve={approve!r}: no such word", "nothing was trained", f"one of: {', '.join(words)}")
+    if nproc > 1:
+        return _in_processes(asked, stage, approve, nproc, listener)
     waiting = None
     with Terminal(table=True) as terminal:
         told = terminal if listener is None else listener
@@ -79,10 +85,48 @@ def run_plan(
             _report(asked, told)
             raise
         report = _report(asked, told)
-    found = status(asked)
+    return _result(asked, report, waiting)
+
+
+def _in_processes(plan: Plan, stage: str | None, approve: Approve, nproc: int, listener: Listener | None) -> RunResult:
+    """`run_plan` by the command line, whose processes know nothing of this one's listener."""
+    from keepwarm.engine.launch import launch
+
+    if listener is not None:
+        raise KeepwarmError(
+            f"run_plan: a listener, with nproc={nproc}",
+            "what happens is told in the processes that train, not in this one",
+            "leave listener out: they print, and RUN/.../metrics.jsonl has it all",
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "plan.yaml"
+        path.write_text(plan_yaml(plan), encoding="utf-8")
+        code = launch(nproc, ["run", str(path), "--approve", approve, *(("--stage", stage) if stage else ())])
+    if code == INTERRUPTED:
+        raise KeyboardInterrupt
+    if code == REQUEUE:
+        raise Requeue("a signal, or the end of the job's time")
+    if code:
+        raise WorkFailed("what the processes said is above")
+    drawn = Path(plan.run.folder) / "report.html"
+    return _result(plan, drawn if drawn.exists() else None, _waiting(plan))
+
+
+def _waiting(plan: Plan) -> tuple[str, str, str] | None:
+    """What a person's word is asked on, as it is on record."""
+    for stage in status(plan)["stages"]:
+        for each in stage["attempts"]:
+            if each["waiting"]:
+                return stage["name"], each["label"], each["outcome"]
+    return None
+
+
+def _result(plan: Plan, report: Path | None, waiting: tuple[str, str, str] | None) -> RunResult:
+    """What a run came to, as it is on disk."""
+    found = status(plan)
     ends = found["arms"][COOKBOOK]["checkpoints"]
     peak, cooled = (
-        None if ends[phase] is None else Path(asked.run.folder) / ends[phase] for phase in ("peak", "cooled")
+        None if ends[phase] is None else Path(plan.run.folder) / ends[phase] for phase in ("peak", "cooled")
     )
     return RunResult(found, peak, cooled, report, waiting)
 

@@ -197,7 +197,7 @@ def test_the_clip_bounds_what_the_optimizer_is_given(edit_plan, workplace, monke
 
 
 def test_a_start_that_was_trained_with_another_optimizer_is_refused_by_guard_5(
-    edit_plan, workplace, capsys, manifest_of
+    edit_plan, workplace, capsys, monkeypatch, manifest_of
 ):
     assert main(COMMAND) == 0
     base = manifest_of(workplace / "run", BASE)["id"]
@@ -223,7 +223,10 @@ def test_a_start_that_was_trained_with_another_optimizer_is_refused_by_guard_5(
     monkeypatch.setattr(loop, "adamw", lambda *args: (made.append(optimizer(*args)), made[-1])[1])
     assert main([*COMMAND, "--allow", "stage2:budget-and-identity"]) == 0
     for each in made:  # what the plan says now, not what the start's moments were saved with
-        assert [(g["eps"], g["weight_decay"], len(g["params"])) for g in each.param_groups] == [(1e-6, 0.1, 7), (1e-6, 0, 4)]
+        assert [(g["eps"], g["weight_decay"], len(g["params"])) for g in each.param_groups] == [
+            (1e-6, 0.1, 7),
+            (1e-6, 0, 4),
+        ]
         assert all(state["step"] == 60 for state in each.state.values())  # the moments went on: 40 and 20 steps
     found = manifest_of(workplace / "second", STAGE2)
     assert found["optimizer"]["no_decay"] == ["vectors", "embeddings"] and found["allowed"] == ["budget-and-identity"]

@@ -373,7 +373,9 @@ def test_a_loss_that_jumps_is_answered_as_the_plan_says(place, poison, words, na
     tokens = poison(38, times=10)
     run(code)
     (event,) = [each for each in events(name) if each["why"] == "spike"]
-    assert re.match(r"(no update: |to step 30: at step 38 |at step 38 )the loss \d+\.\d+ is \d+ deviations above", event["text"])
+    assert re.match(
+        r"(no update: |to step 30: at step 38 |at step 38 )the loss \d+\.\d+ is \d+ deviations above", event["text"]
+    )
     assert event["loss"] > 9 > 6 > max(each["loss"] for each in records() if each["kind"] == "train")
     assert event["located"][0]["culprit"] and len(event["located"]) == 1
     assert [part["document"] for part in event["located"][0]["parts"]] == [document_of(tokens)]
@@ -409,3 +411,19 @@ def test_a_control_arm_skips_too_and_its_run_is_accepted(place, poison):
     arm = records("no-replay/stage2/00-naive")
     assert [each["kind"] for each in arm].count("train") + len([e for e in arm if e.get("event") == "skipped"]) == 40
 
+
+def test_what_two_candidates_share_is_shared_with_its_skipped_steps(place, poison):
+    """Decays to mixes with another share of D_0 are the same training before the mix: its skipped step is on both records."""
+    ladder = "ladder: [{rung: decay-then-introduce, decay: [cosine], alpha_0: [60%, 70%]}]"
+    place(
+        "non_finite: skip", ("tokens: 10_240, ladder: [{rung: replay, shares: [5%]}]", f"tokens: 1_024, {ladder}"),
+        ("control: none", "control: none\nsearch: {choose: best}"),
+    )  # fmt: skip
+    poison(33, stage="base")  # the decay begins at step 30 of the base, and is fed what the base was fed from there
+    run()
+    first, second = (f"cookbook/stage2/{number}-decay-then-introduce" for number in ("00", "01"))
+    assert [each["step"] for each in events("skipped", first)] == [3]
+    assert [each["step"] for each in events("shared", second)] == [10]
+    until = [[each for each in records(name) if each["kind"] != "header" and each["step"] <= 10] for name in (first, second)]
+    assert until[0] == [each for each in until[1] if each.get("event") != "shared"]
+    assert 3 not in trained_steps(second) and trained_steps(second)[-1] == 14

@@ -150,7 +150,9 @@ def _asked(attempt: Attempt) -> str:
 
 def _training(record: Record) -> str:
     rate = format_count(round(record["tokens_per_second"]))
-    return f"training loss {record['loss']:.3f}  LR {record['lr']:.3g}  {rate} tokens/s"
+    share = f"  MFU {record['mfu']:.0%}" if "mfu" in record else ""
+    memory = f"  {record['memory_bytes'] / 1e9:.1f} GB" if "memory_bytes" in record else ""
+    return f"training loss {record['loss']:.3f}  LR {record['lr']:.3g}  {rate} tokens/s{share}{memory}"
 
 
 def table_lines(rows: Sequence[Mapping[str, str]]) -> list[str]:
