@@ -34,9 +34,8 @@ def every_candidate():
     rungs = [Incremental(rung="incremental"), Incremental(rung="incremental", schedule="peak")]
     for cookbook in map(load_cookbook, shipped()):
         rungs += [*cookbook.weak, *cookbook.strong, *cookbook.last]
-    return {each.label: each for rung in rungs for each in candidates(rung)} | {
-        "incremental at peak": candidates(rungs[1])[0]
-    }
+    found = {each.label: each for rung in rungs for each in candidates(rung)}
+    return found | {f"incremental {rung.schedule}": candidates(rung)[0] for rung in rungs[:2]}
 
 
 CANDIDATES = every_candidate()

@@ -424,6 +424,8 @@ def test_what_two_candidates_share_is_shared_with_its_skipped_steps(place, poiso
     first, second = (f"cookbook/stage2/{number}-decay-then-introduce" for number in ("00", "01"))
     assert [each["step"] for each in events("skipped", first)] == [3]
     assert [each["step"] for each in events("shared", second)] == [10]
-    until = [[each for each in records(name) if each["kind"] != "header" and each["step"] <= 10] for name in (first, second)]
+    until = [
+        [each for each in records(name) if each["kind"] != "header" and each["step"] <= 10] for name in (first, second)
+    ]
     assert until[0] == [each for each in until[1] if each.get("event") != "shared"]
     assert 3 not in trained_steps(second) and trained_steps(second)[-1] == 14

@@ -43,6 +43,11 @@ def skipped_steps(records: Iterable[Record]) -> int:
     return sum(record.get("event") == SKIPPED and record["why"] != BY_REWIND for record in records)
 
 
+def given_up(records: Iterable[Mapping[str, Any]]) -> bool:
+    """True where an unstable step ended the attempt; a held-out loss that is not finite does not end it on the way."""
+    return any(record.get("event") in (NON_FINITE, DIVERGED) and "what" not in record for record in records)
+
+
 def broken_words(records: Iterable[Mapping[str, Any]]) -> str | None:
     """Why an attempt ended as diverged, by its records; None where it did not."""
     broken = next((record for record in records if record.get("event") in (NON_FINITE, DIVERGED)), None)

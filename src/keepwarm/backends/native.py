@@ -85,9 +85,9 @@ def computing(
         config = blueprint_of(attempt, Path(plan.run.folder), start).config
         flops = machines.flops_per_token(skeleton(config), attempt.sequence_length) * attempt.tokens
         machine = machines.Machine(found["device"], found["threads"], found["peak"])
-        compiled = machines.compiling_pays(
-            asked, flops, machine, found["precision"], world.size, world.device.type
-        )  # fmt: skip
+        # A GPU's peak is one process's; a CPU's was measured with the threads of all.
+        processes = world.size if world.device.type == "cuda" else world.size // world.local_size
+        compiled = machines.compiling_pays(asked, flops, machine, found["precision"], processes, world.device.type)
     recomputed = plan.run.activation_checkpointing
     return Computing(
         precision=found["precision"], world_size=world.size, compiled=compiled, recomputed=recomputed

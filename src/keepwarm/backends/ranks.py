@@ -14,7 +14,7 @@ from keepwarm.errors import KeepwarmError
 
 # rank, world size, rank on its machine, processes on its machine. A batch script itself is no step: it has no SLURM_STEP_*.
 _LAUNCHERS = {
-    "srun": ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", "SLURM_NTASKS_PER_NODE"),
+    "srun": ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", "SLURM_STEP_TASKS_PER_NODE"),
     "mpiexec (PALS)": ("PALS_RANKID", "PMI_SIZE", "PALS_LOCAL_RANKID", "PALS_LOCAL_SIZE"),
     "mpiexec (Open MPI)": ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK",
                            "OMPI_COMM_WORLD_LOCAL_SIZE"),
@@ -39,8 +39,9 @@ def adopt_launcher(environment: MutableMapping[str, str] = os.environ) -> int:
         if rank in environment and int(environment.get(size, "1")) > 1:
             environment["RANK"], environment["WORLD_SIZE"] = environment[rank], environment[size]
             environment["LOCAL_RANK"] = environment.get(local, "0")
-            if environment.get(local_size, "").isdigit():
-                environment["LOCAL_WORLD_SIZE"] = environment[local_size]
+            beside = re.match(r"\d+", environment.get(local_size, ""))  # Slurm's: 4(x2),3
+            if beside:
+                environment["LOCAL_WORLD_SIZE"] = beside[0]
             _meet(launcher, environment)
             return world_size(environment)
     return 1
@@ -62,9 +63,9 @@ def _meet(launcher: str, environment: MutableMapping[str, str]) -> None:
 
 def _first_machine(environment: Mapping[str, str]) -> str | None:
     listed = environment.get("SLURM_STEP_NODELIST") or environment.get("SLURM_JOB_NODELIST")
-    if listed:  # node[003-010,015],other: the first is node003
-        found = re.match(r"([^,\[]+)(?:\[([^-,\]]+))?", listed)
-        return f"{found[1]}{found[2] or ''}" if found else None
+    if listed:  # node[003-010,015].site,other: the first is node003.site
+        found = re.match(r"([^,\[]+)(?:\[([^-,\]]+)[^\]]*\]([^,]*))?", listed)
+        return "".join(part or "" for part in found.groups()) if found else None
     machines = environment.get("PBS_NODEFILE")
     if machines and Path(machines).is_file():
         return Path(machines).read_text(encoding="utf-8").split()[0]

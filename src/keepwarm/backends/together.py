@@ -17,11 +17,13 @@ from typing import Any, TypeVar
 from keepwarm import processes
 from keepwarm.backends import stopping
 from keepwarm.engine.launch import LAUNCHER
+from keepwarm.engine.loop import Stopped
 from keepwarm.engine.parallel import PATIENCE, World, alone, join
 from keepwarm.errors import KeepwarmError, WorkFailed
 
 OVER, FAILED, GONE, WORK = "over", "failed", "gone", "work"  # keys of the store that all processes share
 FAREWELL_SECONDS = 10.0
+AGREE_SECONDS = 5.0  # in which the leader would have met the same error
 T = TypeVar("T")
 _joined: World | None = None
 _works = 0
@@ -93,18 +95,20 @@ def _follow(world: World) -> None:
         work, args = world.share((print, ()))
         try:
             work(world, *args)
+        except Stopped:
+            continue  # the leader raises it too
         except KeepwarmError as error:
-            _give_up(world, str(error))
-        except Exception as error:
+            if not _leader_goes_on(bell, number):
+                _give_up(world, str(error))
+        except RuntimeError as error:
             if _gone(error):
                 os._exit(1)
-            if not _stopped(error):
-                raise
+            raise
 
 
-def _gone(error: Exception) -> bool:
+def _gone(error: RuntimeError) -> bool:
     """True of what a collective call raises when another process has ended: `Connection closed by peer`, `reset`."""
-    return isinstance(error, RuntimeError) and "onnection" in str(error)
+    return "onnection" in str(error)
 
 
 def _another(bell: Any) -> Any:
@@ -112,11 +116,15 @@ def _another(bell: Any) -> Any:
     return bell.clone()
 
 
-def _stopped(error: Exception) -> bool:
-    """True of what the leader raises too: it was asked to stop."""
-    from keepwarm.engine.loop import Stopped
-
-    return isinstance(error, Stopped)
+def _leader_goes_on(bell: Any, number: int) -> bool:
+    """Whether the leader met the same error, and told it: it ends, or begins the next work. Else it waits for this process
+    in the middle of the work."""
+    until = time.monotonic() + AGREE_SECONDS
+    while time.monotonic() < until:
+        if bell.check([OVER]) or bell.check([f"{WORK}/{number}"]):
+            return True
+        time.sleep(0.05)
+    return False
 
 
 def _give_up(world: World, text: str) -> None:

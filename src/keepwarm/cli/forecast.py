@@ -17,6 +17,8 @@ def forecast(
     json: bool = False,
     svg: Path | None = None,
     set: list[str] | None = None,
+    nproc: int | None = None,
+    time_limit: str | None = None,
 ) -> int:
     """Train short pilots at a few replay shares, and forecast the stage's losses at every share and budget.
 
@@ -43,8 +45,11 @@ def forecast(
         Draw the forecast into this file; needs keepwarm[report].
     set
         Change a key of the plan, as for `run`.
+    nproc, time_limit
+        As for `run`.
     """
-    from keepwarm.cli.arguments import counts, length, share_list
+    from keepwarm.backends.jobs import as_job
+    from keepwarm.cli import arguments
     from keepwarm.errors import KeepwarmError
     from keepwarm.forecasts import Settings
     from keepwarm.forecasts import forecast as forecast_stage
@@ -60,18 +65,23 @@ def forecast(
             f"--stage {stage}: the plan has no such stage", "nothing was trained", f"one of: {', '.join(names)}"
         )
     settings = Settings(
-        length(pilot, "--pilot"),
-        share_list(shares, "--shares"),
-        counts(budgets, "--budgets") if budgets else (),
+        arguments.length(pilot, "--pilot"),
+        arguments.share_list(shares, "--shares"),
+        arguments.counts(budgets, "--budgets") if budgets else (),
         control,
     )
-    with Terminal(out=console_aside() if json else None, table=True) as terminal:
-        found = forecast_stage(asked, terminal, stage, settings)
-    errors = measured_error(asked, stage)
-    if svg is not None:
-        write_forecast(found, errors, svg)
-    if json:
-        print_json({**found, "measured": errors})
-    else:
-        print_forecast(found, errors)
-    return 0
+
+    def story() -> int:
+        with Terminal(out=console_aside() if json else None, table=True) as terminal:
+            found = forecast_stage(asked, terminal, stage, settings)
+        errors = measured_error(asked, stage)
+        if svg is not None:
+            write_forecast(found, errors, svg)
+        if json:
+            print_json({**found, "measured": errors})
+        else:
+            print_forecast(found, errors)
+        return 0
+
+    seconds = None if time_limit is None else arguments.seconds(time_limit, "--time-limit")
+    return as_job(story, arguments.given, nproc, seconds)

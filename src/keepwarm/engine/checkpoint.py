@@ -137,7 +137,7 @@ def load(
 ) -> None:
     """Restore weights, and with `optimizer` its moments, in place: each process reads what it holds.
 
-    Learning rates in the moments' groups are the schedule's to set, so what the file says about them is of no account.
+    The groups' settings are the optimizer's own, those of the plan: what the file says about them is of no account.
     Raises LineageError when the files are not what the manifest lists.
     """
     verify_files(folder, manifest)
@@ -158,4 +158,7 @@ def load(
     if optimizer is None:
         set_model_state_dict(model, state["model"])
         return
+    own = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
     set_state_dict(model, optimizer, model_state_dict=state["model"], optim_state_dict=state["optimizer"])
+    for group, settings in zip(optimizer.param_groups, own, strict=True):
+        group.update(settings)

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from keepwarm.attempt import rewinds
-from keepwarm.attempt.passed_over import passed_over_event, skipped_steps
+from keepwarm.attempt.passed_over import given_up, passed_over_event, skipped_steps
 from keepwarm.attempt.records import (
     CONFIRM,
     NON_FINITE,
@@ -143,7 +143,7 @@ class Training:
         if self.step == 0:
             self._write(self.job.header)
             self._before()
-        elif any(event["event"] == STOPPED_EARLY for event in self.events):
+        elif given_up(self.events) or any(event["event"] == STOPPED_EARLY for event in self.events):
             return
         else:
             self._event("resumed", f"from step {self.step}")
@@ -168,9 +168,10 @@ class Training:
         attempt, stream = self.attempt, self.stream
         while self.step < attempt.steps:
             if self._asked_to_stop():
-                self._save()
-                assert self.saver is not None
-                self.saver.wait()
+                if self.step:  # else nothing was trained, and it begins anew
+                    self._save()
+                    assert self.saver is not None
+                    self.saver.wait()
                 raise Stopped
             if not self._train_step(loader):
                 return False

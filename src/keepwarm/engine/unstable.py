@@ -30,7 +30,7 @@ def locate(
 ) -> list[dict[str, Any]]:
     """Where the batch of step `step` (from 1) lies, by the losses of its samples: each process measures its own rows."""
     losses: list[float] = []
-    with torch.no_grad():  # every process takes part as often as the one with the most rows
+    with network.evaluating():  # every process takes part as often as the one with the most rows
         for row in range(network.world.largest_part(_samples(attempt, step)[1] - _samples(attempt, step)[0])):
             some = torch.from_numpy(tokens[row : row + 1] if row < len(tokens) else np.zeros_like(tokens[:1]))
             losses.append(network.token_losses(some).double().mean().item())
