@@ -6,17 +6,19 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from keepwarm.attempt.model import Attempt, Optimizer
 from keepwarm.blend.buffer import BufferVersion, buffer_sources
 from keepwarm.blend.stream import Stream
 from keepwarm.corpora.indexed import source_id
-from keepwarm.corpora.prepare import Corpus, Prepared
 from keepwarm.corpora.source import Source
 from keepwarm.corpora.tokenizer import Tokenizer
 from keepwarm.lineage.manifest import Manifest
 from keepwarm.plan.model import Plan
+
+if TYPE_CHECKING:  # all of tokenization hangs on it, and `keepwarm plan` makes none
+    from keepwarm.corpora.prepare import Corpus, Prepared
 
 BASE, COOLDOWN = "base", "cooldown"
 COOKBOOK = "cookbook"  # the arm that follows the cookbook; the others are controls

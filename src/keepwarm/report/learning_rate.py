@@ -6,6 +6,7 @@ import json
 import math
 import sys
 from collections.abc import Iterator
+from types import ModuleType
 
 from keepwarm.errors import KeepwarmError
 from keepwarm.plan.model import Plan
@@ -78,6 +79,10 @@ def _print_json(curve: Curve, steps: range) -> None:
         print(f",\n{json.dumps(rest, indent=1)[2:]}")
 
 
+_NO_MENU = ModuleType("plotext._doc.doc")
+_NO_MENU.docs = None  # type: ignore[attr-defined]
+
+
 def warn(curve: Curve) -> None:
     """The findings, each in three lines on the standard error, and the flags that were passed over."""
     for finding in curve.findings or ():
@@ -93,6 +98,7 @@ def curve(plan: Plan, width: int = 78, height: int = 13) -> str:
 
 def plot(curve: Curve, width: int = 78, height: int = 13) -> str:
     """A curve as a plot of characters."""
+    sys.modules.setdefault("plotext._doc.doc", _NO_MENU)  # its documentation's menu takes two thirds of its import
     import plotext
 
     points = turning_points(curve, 4 * width)
