@@ -83,16 +83,16 @@ def test_a_precision_that_is_asked_for_is_taken():
 @pytest.mark.parametrize(
     ("flops", "precision", "processes", "device", "pays"),
     [
-        # 600 s of eager training at half of 1e12 FLOP/s: a tenth of it is 60 s, twice what compiling costs a CPU
-        (3.00e14, "fp32", 1, "cpu", False),
-        (3.01e14, "fp32", 1, "cpu", True),
-        (3.01e14, "fp32", 2, "cpu", False),
-        (6.01e14, "fp32", 2, "cpu", True),
-        (1.20e15, "bf16", 1, "cpu", False),
-        (1.21e15, "bf16", 1, "cpu", True),
+        # 600 s of eager training at .7 of 1e12 FLOP/s: a tenth of it is 60 s, twice what compiling costs a CPU
+        (4.19e14, "fp32", 1, "cpu", False),
+        (4.21e14, "fp32", 1, "cpu", True),
+        (4.21e14, "fp32", 2, "cpu", False),
+        (8.41e14, "fp32", 2, "cpu", True),
+        (1.07e15, "bf16", 1, "cpu", False),  # .45 of 4e12
+        (1.09e15, "bf16", 1, "cpu", True),
         # a GPU: a quarter of 720 s is 180 s, twice 90 s
-        (3.60e14, "fp32", 1, "cuda", False),
-        (3.61e14, "fp32", 1, "cuda", True),
+        (5.03e14, "fp32", 1, "cuda", False),
+        (5.05e14, "fp32", 1, "cuda", True),
     ],
 )
 def test_compiling_pays_where_it_saves_twice_its_cost(flops, precision, processes, device, pays):

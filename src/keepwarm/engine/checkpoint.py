@@ -20,16 +20,18 @@ import torch
 from torch import nn
 from torch.distributed.checkpoint import state_dict_loader, state_dict_saver
 from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.filesystem import FileSystemWriter
 from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_model_state_dict, set_state_dict
 
 from keepwarm import files
 from keepwarm.engine.parallel import World
-from keepwarm.engine.weights import weights_sha256
+from keepwarm.engine.weights import sha256_of, sums_of
 from keepwarm.errors import LineageError
 from keepwarm.lineage import guard
 from keepwarm.lineage.manifest import Manifest, listed, verify_files, write_record
 
+FILES_A_PROCESS = 2  # hashed side by side
 _ALONE = World(0, 1, 1, torch.device("cpu"), None, None)
 
 
@@ -94,32 +96,41 @@ def save_weights(folder: Path, model: nn.Module, manifest: Manifest) -> Manifest
 def write(folder: Path, state: Mapping[str, Any], config: Any, manifest: Manifest, world: World) -> Manifest:
     """Write a state dict, by every process its shards; the leader adds config and manifest and renames. The manifest."""
     if not world.leads:
-        sha256 = weights_sha256(state["model"], world.gather_saved)  # answered once the leader has made the folder
-        _write_shards(files.aside(folder), folder, state, world)
-        return replace(manifest, weights_sha256=sha256)
+        _write_own(files.aside(folder), folder, state, world)
+        return manifest
     with files.new_folder(folder) as aside:
-        sha256 = weights_sha256(state["model"], world.gather_saved)
-        facts = _write_shards(aside, folder, state, world)
+        sha256, facts = _write_own(aside, folder, state, world)
         config.save_pretrained(aside)
         made = replace(manifest, weights_sha256=sha256, files={**listed(aside, facts), **facts})
         write_record(aside, made)
     return made
 
 
-def _write_shards(aside: Path, folder: Path, state: Mapping[str, Any], world: World) -> dict[str, Any]:
-    """Every process writes and hashes its own files; the facts of all of them, by name."""
-    where = aside / "state"
+def _write_own(aside: Path, folder: Path, state: Mapping[str, Any], world: World) -> tuple[str, dict[str, Any]]:
+    """Every process writes, hashes and syncs what it holds; the hash of the weights and the facts of all files by name."""
+    world.gather_saved(None)  # the leader has made the folder
+    with ThreadPoolExecutor(2 * FILES_A_PROCESS) as beside:  # hashing needs a processor, writing a disk
+        sums = beside.submit(sums_of, state["model"])
+        _write_shards(aside / "state", folder, state, world)
+        own = sorted(path for path in (aside / "state").iterdir() if path.name.startswith(f"__{world.rank}_"))
+        synced = beside.map(files.fsync_file, own)
+        facts = dict(zip((f"state/{path.name}" for path in own), beside.map(files.facts, own), strict=True))
+        list(synced)
+        together = world.gather_saved((sums.result(), facts))
+    sha256 = sha256_of(state["model"], [each for each, _ in together])
+    return sha256, {name: found for _, each in together for name, found in each.items()}
+
+
+def _write_shards(where: Path, folder: Path, state: Mapping[str, Any], world: World) -> None:
+    writer = FileSystemWriter(where, thread_count=FILES_A_PROCESS, sync_files=False)  # synced while they are hashed
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*process group.*|.*torch.distributed.*|.*single process.*")
         try:
             state_dict_saver.save(
-                dict(state), checkpoint_id=where, process_group=world.saves, no_dist=world.size == 1
+                dict(state), storage_writer=writer, process_group=world.saves, no_dist=world.size == 1
             )  # fmt: skip
         except CheckpointException as error:  # a BaseException; torch's writer hides the disk's own error in it
             raise _not_saved(folder, error) from None
-    own = [path for path in where.iterdir() if path.name.startswith(f"__{world.rank}_")]
-    mine = {f"state/{path.name}": files.facts(path) for path in own}
-    return {name: facts for each in world.gather_saved(mine) for name, facts in each.items()}
 
 
 def _not_saved(folder: Path, error: CheckpointException) -> LineageError:

@@ -42,7 +42,7 @@ from keepwarm.engine import checkpoint as checkpoints
 from keepwarm.engine.build import blueprint_of, check_documents, make_network
 from keepwarm.engine.gradient import gradient
 from keepwarm.engine.job import SILENT, Hooks, Job
-from keepwarm.engine.machine import measure_machine
+from keepwarm.engine.machine import keep_memory, measure_machine
 from keepwarm.engine.optimizer import adamw
 from keepwarm.engine.parallel import World
 from keepwarm.engine.progress import Pace, checkpoint_id, manifest_at
@@ -88,6 +88,7 @@ class Training:
         self.saver: checkpoints.Saver | None = None
         self.metrics: MetricsWriter | None = None
         torch.set_num_threads(max(1, job.threads // world.local_size))
+        keep_memory()
         standing = world.share(self._standing() if world.leads else None)
         assert standing is not None
         self.events = [record for record in standing.records if record["kind"] == "event"]

@@ -6,9 +6,11 @@ found is also the peak that model FLOP/s utilisation (MFU; Chowdhery et al. 2204
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import platform
 import resource
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -24,7 +26,8 @@ PROBE_TRIES = 3  # the best counts: another process's work makes a timing longer
 # benchmarks/training.py (docs/benchmarks.md); it must save twice its cost, because neither is certain.
 COMPILE_SECONDS = {"cpu": 30.0, "cuda": 90.0}
 COMPILE_SAVES = {"cpu": 0.10, "cuda": 0.25}
-EAGER_SHARE = 0.5  # of the measured peak that an eager model reaches, when its time is estimated
+EAGER_SHARE = {"fp32": 0.7, "bf16": 0.45}  # of the measured peak that an eager model reaches, to estimate its time
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h of glibc
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -59,17 +62,18 @@ def _processor() -> str:
 
 
 def matmul_flops(device: torch.device, dtype: torch.dtype, size: int) -> float:
-    """FLOP/s of the product of two square matrices of `size`: the best of a few timings."""
+    """FLOP/s of the product of two square matrices of `size`: the best of a few timings.
+
+    On a CPU they are of processor time, over all threads: what others do on the machine makes it no slower.
+    """
     a, b = (torch.randn(size, size, generator=torch.Generator().manual_seed(k)).to(device, dtype) for k in (0, 1))
     best, repeats = 0.0, 1
     tries = 0
     while tries < PROBE_TRIES:
-        _finish(device)
-        began = time.perf_counter()
+        began = _finished(device)
         for _ in range(repeats):
             torch.mm(a, b)
-        _finish(device)
-        seconds = time.perf_counter() - began
+        seconds = _finished(device) - began
         if seconds < PROBE_SECONDS:
             repeats *= 2
             continue
@@ -77,9 +81,20 @@ def matmul_flops(device: torch.device, dtype: torch.dtype, size: int) -> float:
     return best
 
 
-def _finish(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+def _finished(device: torch.device) -> float:
+    """The time at which all that was asked of the device is done, seconds."""
+    if device.type != "cuda":
+        return time.process_time() / torch.get_num_threads()
+    torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def keep_memory() -> None:
+    """Let glibc keep the memory of large tensors instead of giving it back at each free: else every step faults the pages
+    of its logits and activations in again, an eighth of its time on a CPU (docs/benchmarks.md)."""
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
+        libc.mallopt(_M_MMAP_THRESHOLD, 1 << 30)
+        libc.mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
 
 
 def chosen_precision(asked: str, machine: Machine) -> tuple[str, str]:
@@ -97,7 +112,7 @@ def compiling_pays(asked: str, flops: float, machine: Machine, precision: str, p
     """Whether decoder blocks are compiled: as asked, or where what `flops` of training would save pays it back twice."""
     if asked != "auto":
         return asked == "always"
-    eager_seconds = flops / (EAGER_SHARE * machine.peak[precision] * processes)
+    eager_seconds = flops / (EAGER_SHARE[precision] * machine.peak[precision] * processes)
     return eager_seconds * COMPILE_SAVES[device] > 2 * COMPILE_SECONDS[device]
 
 
