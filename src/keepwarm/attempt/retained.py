@@ -36,7 +36,7 @@ class Scope:
 
 def scope_of(plan: Plan) -> Scope:
     """A plan's run folder."""
-    stages = ((BASE, plan.base.corpus), *((stage.name, stage.new) for stage in plan.stages))
+    stages = ((BASE, plan.called(plan.base.corpus)), *((stage.name, stage.new) for stage in plan.stages))
     return Scope(plan.name, Path(plan.run.folder), stages, plan.control, plan.global_batch_size)
 
 

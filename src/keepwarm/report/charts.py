@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from keepwarm.attempt.line import BASE, COOKBOOK
-from keepwarm.report.page import Leg, Page, old_shares, points, taught_by, taught_until
+from keepwarm.report.page import Leg, Page, d0_words, old_shares, points, taught_by, taught_until
 from keepwarm.units import format_share
 
 Spec = dict[str, Any]
@@ -24,7 +24,6 @@ PLOT_WIDTH = 860  # of the drawing without JavaScript; a script fits it to the w
 LEFT, RIGHT = 62, 168  # space that axes and end labels need beside the plot
 CHARACTER = 6.1  # width of an 11 px character, roughly, px
 LABEL_GAP = 15  # px
-ROLE_NAMES = {"d0": "D_0", "buffer": "B", "previous": "previous mix"}
 ROLE_COLOURS = {"d0": "var(--k0)", "buffer": "var(--buffer)", "previous": "var(--k3)"}
 APART = {"scale": {"color": "independent"}}
 DASHES = {"kept": [1, 0], "control": [7, 4], "rejected": [2, 2], "running": [1, 0]}
@@ -68,7 +67,7 @@ def _bands(page: Page) -> list[Spec]:
         if leg.arm != COOKBOOK or leg.attempt is None:
             continue
         name = "cooldown" if leg.cooldown else leg.stage
-        new = "D_0 " + page.plan.base.corpus if leg.stage == BASE else leg.attempt.new or ""
+        new = d0_words(page) if leg.stage == BASE else leg.attempt.new or ""
         first, last = leg.first_tokens, leg.first_tokens + leg.attempt.tokens
         before = found.get(name, {"x0": first, "x1": last})
         x0, x1 = min(first, before["x0"]), max(last, before["x1"])
@@ -173,11 +172,11 @@ def _loss_rows(page: Page) -> list[Spec]:
             continue
         taught = taught_until(page, leg.stage)
         for each in points(leg, taught):
-            kind = _kind(leg)
+            kind, corpus = _kind(leg), page.plan.called(each.corpus)
             part = leg.progress.folder.name if kind == "rejected" or leg.cooldown else ""
             rows.append(
                 {
-                    "x": each.tokens, "y": round(each.loss, 5), "corpus": each.corpus, "arm": leg.arm, "kind": kind,
+                    "x": each.tokens, "y": round(each.loss, 5), "corpus": corpus, "arm": leg.arm, "kind": kind,
                     "stage": leg.stage, "label": leg.progress.label, "taught": each.taught,
                     "line": f"{leg.arm}/{leg.stage if part else ''}/{part}/{each.corpus}/{each.taught}",
                     "windows": "all" if each.all_windows else "a fixed subset, corrected",
@@ -189,7 +188,7 @@ def _loss_rows(page: Page) -> list[Spec]:
 
 def _loss_domain(page: Page, rows: Sequence[Spec]) -> tuple[float, float]:
     """From the least loss to the largest of a corpus after the stage that taught it."""
-    by = taught_by(page)
+    by = {page.plan.called(corpus): stage for corpus, stage in taught_by(page).items()}
     settled = [row["y"] for row in rows if row["taught"] and by.get(row["corpus"]) != row["stage"]]
     lowest = min(row["y"] for row in rows)
     highest = max(settled or [row["y"] for row in rows])
@@ -221,7 +220,7 @@ def _ends(page: Page, rows: Sequence[Spec], domain: tuple[float, float]) -> list
 
 def _colour(page: Page, letter: str) -> Spec:
     values = [f"var(--{letter}{number % COLOURS})" for number in range(len(page.corpora))]
-    scale = {"domain": list(page.corpora), "range": values}
+    scale = {"domain": list(map(page.plan.called, page.corpora)), "range": values}
     return {"field": "corpus", "type": "nominal", "scale": scale, "legend": None}
 
 
@@ -311,7 +310,7 @@ def _share(page: Page, bands: Sequence[Spec], domain: Sequence[int]) -> Spec:
     blocks, controls = _share_rows(page)
     top = max([0.3, *(row["y2"] for row in blocks), *(row["y"] for row in controls)])
     x, y = _x(domain, axis=True), _y("y", [0, top], "old data", 3, "format(datum.value, '~%')")
-    scale = {"domain": [ROLE_NAMES[role] for role in ROLE_COLOURS], "range": list(ROLE_COLOURS.values())}
+    scale = {"domain": [_role_names(page)[role] for role in ROLE_COLOURS], "range": list(ROLE_COLOURS.values())}
     box = {
         "mark": {"type": "rect", "opacity": 0.4},
         "encoding": {
@@ -334,6 +333,13 @@ def _share(page: Page, bands: Sequence[Spec], domain: Sequence[int]) -> Spec:
     return {"width": PLOT_WIDTH, "height": 96, "layer": [_band_layer(bands, domain), filled, dashed]}
 
 
+def _role_names(page: Page) -> dict[str, str]:
+    """What old data is called: D_0, or what stands in for it."""
+    base = page.plan.base.corpus
+    d0 = page.plan.called(base) if base in page.plan.stand_ins else "D_0"
+    return {"d0": d0, "buffer": "B", "previous": "previous mix"}
+
+
 def _share_rows(page: Page) -> tuple[list[Spec], list[Spec]]:
     """The cookbook's arm as blocks, one a role and stretch; the control arms as their sums."""
     blocks: list[Spec] = []
@@ -347,7 +353,7 @@ def _share_rows(page: Page) -> tuple[list[Spec], list[Spec]]:
                 continue
             below = 0.0
             for role, share in shares.items():
-                name = ROLE_NAMES.get(role, role)
+                name = _role_names(page).get(role, role)
                 above = round(below + share, 9)
                 words = "" if leg.cooldown else f"{format_share(share)} {name}"
                 blocks.append(

@@ -161,6 +161,12 @@ def _leg(plan: Plan, arm: str, stage: str, progress: Progress, base: Manifest | 
     return Leg(arm, stage, fate, progress, attempt, records, manifests, first)
 
 
+def d0_words(page: Page) -> str:
+    """D_0 by its name, or what stands in for it, which is not D_0."""
+    corpus = page.plan.base.corpus
+    return page.plan.called(corpus) if corpus in page.plan.stand_ins else f"{corpus} (D_0)"
+
+
 def _missing(plan: Plan, found: Mapping[str, Any], base: Manifest | None, legs: tuple[Leg, ...]) -> Iterator[str]:
     if base is None:
         yield "the base is not there yet: there is nothing to compare with"

@@ -10,7 +10,7 @@ from keepwarm.attempt.line import BASE, COOKBOOK
 from keepwarm.plan.corpus import called
 from keepwarm.report.account import NOT_NEEDED
 from keepwarm.report.decisions import shift_lines
-from keepwarm.report.page import Leg, Page, matrix
+from keepwarm.report.page import Leg, Page, d0_words, matrix
 from keepwarm.units import format_count
 
 
@@ -25,7 +25,7 @@ class Verdict:
 
 def verdicts(page: Page) -> list[Verdict]:
     """One for the base, each stage, and the control arms that have come to an end."""
-    found = [Verdict(f"base: {page.plan.base.corpus} (D_0)", page.found["base"]["state"], (_base(page),))]
+    found = [Verdict(f"base: {d0_words(page)}", page.found["base"]["state"], (_base(page),))]
     for number, (stage, state) in enumerate(zip(page.plan.stages, page.found["stages"], strict=True), start=1):
         title = f"{stage.name}: {stage.new} (D_{number})"
         shift = (f"{line[0].upper()}{line[1:]}." for line in shift_lines(state["shift"]))
