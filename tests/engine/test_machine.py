@@ -83,16 +83,18 @@ def test_a_precision_that_is_asked_for_is_taken():
 @pytest.mark.parametrize(
     ("flops", "precision", "processes", "device", "pays"),
     [
-        # 600 s of eager training at .7 of 1e12 FLOP/s: a tenth of it is 60 s, twice what compiling costs a CPU
-        (4.19e14, "fp32", 1, "cpu", False),
-        (4.21e14, "fp32", 1, "cpu", True),
-        (4.21e14, "fp32", 2, "cpu", False),
-        (8.41e14, "fp32", 2, "cpu", True),
-        (1.07e15, "bf16", 1, "cpu", False),  # .45 of 4e12
-        (1.09e15, "bf16", 1, "cpu", True),
-        # a GPU: a quarter of 720 s is 180 s, twice 90 s
-        (5.03e14, "fp32", 1, "cuda", False),
-        (5.05e14, "fp32", 1, "cuda", True),
+        # 2,000 s of eager training at .7 of 1e12 FLOP/s: 2 % of it is 40 s, twice what compiling costs a CPU
+        (1.39e15, "fp32", 1, "cpu", False),
+        (1.41e15, "fp32", 1, "cpu", True),
+        (1.41e15, "fp32", 2, "cpu", False),
+        (2.81e15, "fp32", 2, "cpu", True),
+        (0.89e15, "bf16", 1, "cpu", False),  # .45 of 4e12, and 8 % of 500 s
+        (0.91e15, "bf16", 1, "cpu", True),
+        # a GPU: a tenth of 1,800 s is 180 s, twice 90 s; in bf16 a quarter of 720 s
+        (1.25e15, "fp32", 1, "cuda", False),
+        (1.27e15, "fp32", 1, "cuda", True),
+        (1.29e15, "bf16", 1, "cuda", False),
+        (1.31e15, "bf16", 1, "cuda", True),
     ],
 )
 def test_compiling_pays_where_it_saves_twice_its_cost(flops, precision, processes, device, pays):
