@@ -90,6 +90,7 @@ def plan(
         "tokenizer": {"train": {"vocab_size": 1024}},
         "sequence_length": 128,
         "global_batch_size": 16,
+        "precision": "fp32",  # on every machine
         "optimizer": {"lr_max": 3e-3},
         "corpora": {corpus: {"text": f"text/{corpus}.jsonl"} for corpus in corpora},
         "holdout": {"tokens": 12_000},
