@@ -80,7 +80,7 @@ def test_activations_that_are_computed_again_change_nothing(workplace, manifest_
 
 
 MEMORY = """
-import resource, sys, torch
+import re, sys, torch
 from functools import partial
 from keepwarm.engine.build import Blueprint, Computing, make_network
 from keepwarm.engine.model import new_config, new_model
@@ -90,16 +90,18 @@ config = new_config({"type": "llama", "hidden_size": 128, "layers": 12, "heads":
 how = Computing(precision="fp32", world_size=1, recomputed=sys.argv[1] == "recomputed")
 network = make_network(Blueprint(config, partial(new_model, config, 0), True), alone(), how, None, restored=False)
 network.model.train()
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+def peak():  # of this program alone: ru_maxrss begins with that of the process it was forked from
+    return int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])
+before = peak()
 network.token_losses(torch.zeros((8, 513), dtype=torch.int32)).sum().backward()
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+print(peak() - before)
 """
 
 
 def test_activations_that_are_computed_again_take_less_memory():
-    """Of 12 blocks one at a time: measured 5 to 6 times less. Each in a process of its own, whose peak is its own."""
+    """Of 12 blocks one at a time; the logits and one block's stay. Each in a process of its own, whose peak is its own."""
     grown = [
         int(subprocess.run([sys.executable, "-c", MEMORY, how], check=True, capture_output=True, text=True).stdout)
         for how in ("kept", "recomputed")
     ]
-    assert grown[1] < grown[0] / 2, json.dumps(grown)
+    assert grown[1] < 0.7 * grown[0], json.dumps(grown)

@@ -31,7 +31,6 @@ from keepwarm.errors import LineageError
 from keepwarm.lineage import guard
 from keepwarm.lineage.manifest import Manifest, listed, verify_files, write_record
 
-FILES_A_PROCESS = 2  # hashed side by side
 _ALONE = World(0, 1, 1, torch.device("cpu"), None, None)
 
 
@@ -109,7 +108,7 @@ def write(folder: Path, state: Mapping[str, Any], config: Any, manifest: Manifes
 def _write_own(aside: Path, folder: Path, state: Mapping[str, Any], world: World) -> tuple[str, dict[str, Any]]:
     """Every process writes, hashes and syncs what it holds; the hash of the weights and the facts of all files by name."""
     world.gather_saved(None)  # the leader has made the folder
-    with ThreadPoolExecutor(2 * FILES_A_PROCESS) as beside:  # hashing needs a processor, writing a disk
+    with ThreadPoolExecutor(2) as beside:  # hashing needs a processor, writing a disk
         sums = beside.submit(sums_of, state["model"])
         _write_shards(aside / "state", folder, state, world)
         own = sorted(path for path in (aside / "state").iterdir() if path.name.startswith(f"__{world.rank}_"))
@@ -122,7 +121,7 @@ def _write_own(aside: Path, folder: Path, state: Mapping[str, Any], world: World
 
 
 def _write_shards(where: Path, folder: Path, state: Mapping[str, Any], world: World) -> None:
-    writer = FileSystemWriter(where, thread_count=FILES_A_PROCESS, sync_files=False)  # synced while they are hashed
+    writer = FileSystemWriter(where, sync_files=False)  # synced while hashed; more threads would swallow a disk's error
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*process group.*|.*torch.distributed.*|.*single process.*")
         try:
