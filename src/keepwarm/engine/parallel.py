@@ -63,18 +63,17 @@ class World:
 
     def together(self, value: T) -> list[T]:
         """Every process's value, by rank."""
-        if self.size == 1:
-            return [value]
-        told: list[Any] = [None] * self.size
-        dist.all_gather_object(told, value, group=self.words)
-        return told
+        return self._gathered(value, self.words)
 
     def gather_saved(self, value: T) -> list[T]:
         """`together`, for the threads that save."""
+        return self._gathered(value, self.saves)
+
+    def _gathered(self, value: T, group: dist.ProcessGroup | None) -> list[T]:
         if self.size == 1:
             return [value]
         told: list[Any] = [None] * self.size
-        dist.all_gather_object(told, value, group=self.saves)
+        dist.all_gather_object(told, value, group=group)
         return told
 
     def wait_for_all(self) -> None:
