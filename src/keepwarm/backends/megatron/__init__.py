@@ -1,0 +1,1 @@
+"""Megatron-DeepSpeed under PBS or Slurm: what is launched there, and what its logs and checkpoints say."""
