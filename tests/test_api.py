@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import runpy
 import subprocess
@@ -204,7 +205,9 @@ def test_two_processes_from_python(tmp_path, real_text, one_stage_text, monkeypa
     monkeypatch.chdir(tmp_path)
     with pytest.raises(KeepwarmError, match="run_plan: a listener, with nproc=2"):
         run_plan("plan.yaml", nproc=2, listener=Told())
+    before = dict(os.environ)
     result = run_plan("plan.yaml", nproc=2)
+    assert dict(os.environ) == before  # another launcher's processes, started from here, have another owner
     assert json.loads((result.peak / "manifest.json").read_text())["world_size"] == 2
     assert result.status["stages"][0]["state"] == "accepted" and result.report is not None
     with pytest.raises(WorkFailed):

@@ -57,4 +57,6 @@ def launch(processes: int, words: Sequence[str]) -> int:
         return leader.exitcode if leader is not None else FAILED
     except SignalException as error:
         return INTERRUPTED if error.sigval == signal.SIGINT else REQUEUE
+    finally:
+        del os.environ[LAUNCHER]  # what another launcher starts from here would end itself
     return 0
