@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import hashlib
 import os
+import random
 import subprocess
 import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -105,3 +110,19 @@ def test_json_refuses_nan(tmp_path):
     with pytest.raises(ValueError, match="JSON"):
         files.write_json(tmp_path / "f", {"x": float("nan")})
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("late", [0.0, 0.02])
+def test_a_file_is_hashed_while_it_is_written(tmp_path, late):
+    """From its first byte to its last, whenever the writer pauses, begins or ends."""
+    path, whole, content = tmp_path / "growing", threading.Event(), random.Random(1).randbytes(3_000_001)
+    with ThreadPoolExecutor(1) as beside:
+        found = beside.submit(files.facts_while, path, whole)
+        time.sleep(late)
+        with open(path, "wb", buffering=0) as file:
+            for start in range(0, len(content), 700_000):
+                file.write(content[start : start + 700_000])
+                time.sleep(late)
+        whole.set()
+        assert found.result() == {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    assert files.facts_while(tmp_path / "never", whole) is None

@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import shutil
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,6 +22,7 @@ from keepwarm.errors import KeepwarmError
 
 _ASIDE = ".partial"
 LOCK_POLL_SECONDS = 0.2
+POLL_SECONDS = 0.002  # of a file that grows
 _DISK_REASONS = {
     errno.ENOSPC: ("the disk is full", "free some space, or choose a folder on another disk"),
     errno.EDQUOT: ("the disk quota is used up", "free some space, or choose a folder on another disk"),
@@ -138,6 +140,23 @@ def sha256_file(path: Path) -> str:
 def facts(path: Path) -> dict[str, Any]:
     """Size and SHA-256 of a file: {bytes, sha256}."""
     return {"bytes": Path(path).stat().st_size, "sha256": sha256_file(path)}
+
+
+def facts_while(path: Path, whole: threading.Event) -> dict[str, Any] | None:
+    """As `facts`, of a file that another thread writes from front to back and then sets `whole`. None if it made none."""
+    digest, size, buffer = hashlib.sha256(), 0, memoryview(bytearray(1 << 20))
+    while not path.exists():
+        if whole.wait(POLL_SECONDS) and not path.exists():
+            return None
+    with open(path, "rb", buffering=0) as file:
+        while True:
+            last = whole.is_set()  # asked before reading: what is read then is the end
+            while count := file.readinto(buffer):
+                digest.update(buffer[:count])
+                size += count
+            if last:
+                return {"bytes": size, "sha256": digest.hexdigest()}
+            whole.wait(POLL_SECONDS)
 
 
 def sha256_json(value: Any) -> str:

@@ -7,10 +7,12 @@ Training goes on while a checkpoint is written: the step waits for a copy of the
 
 from __future__ import annotations
 
+import contextlib
 import shutil
+import threading
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +25,7 @@ from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.filesystem import FileSystemWriter
 from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_model_state_dict, set_state_dict
+from torch.serialization import get_crc32_options, set_crc32_options
 
 from keepwarm import files
 from keepwarm.engine.parallel import World
@@ -108,21 +111,25 @@ def write(folder: Path, state: Mapping[str, Any], config: Any, manifest: Manifes
 def _write_own(aside: Path, folder: Path, state: Mapping[str, Any], world: World) -> tuple[str, dict[str, Any]]:
     """Every process writes, hashes and syncs what it holds; the hash of the weights and the facts of all files by name."""
     world.gather_saved(None)  # the leader has made the folder
-    with ThreadPoolExecutor(2) as beside:  # hashing needs a processor, writing a disk
-        sums = beside.submit(sums_of, state["model"])
-        _write_shards(aside / "state", folder, state, world)
-        own = sorted(path for path in (aside / "state").iterdir() if path.name.startswith(f"__{world.rank}_"))
-        synced = beside.map(files.fsync_file, own)
-        facts = dict(zip((f"state/{path.name}" for path in own), beside.map(files.facts, own), strict=True))
-        list(synced)
-        together = world.gather_saved((sums.result(), facts))
+    own, whole = aside / "state" / f"__{world.rank}_0.distcp", threading.Event()
+    with ThreadPoolExecutor(2) as beside:
+        hashed = beside.submit(files.facts_while, own, whole)
+        try:
+            _write_shards(aside / "state", folder, state, world)
+        finally:
+            whole.set()
+        sums = beside.submit(sums_of, state["model"])  # a third at once would slow the writing
+        if own.exists():  # a process may hold nothing
+            files.fsync_file(own)
+        facts = hashed.result()
+        together = world.gather_saved((sums.result(), {f"state/{own.name}": facts} if facts is not None else {}))
     sha256 = sha256_of(state["model"], [each for each, _ in together])
     return sha256, {name: found for _, each in together for name, found in each.items()}
 
 
 def _write_shards(where: Path, folder: Path, state: Mapping[str, Any], world: World) -> None:
     writer = FileSystemWriter(where, sync_files=False)  # synced while hashed; more threads would swallow a disk's error
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _without_crc32():
         warnings.filterwarnings("ignore", message=".*process group.*|.*torch.distributed.*|.*single process.*")
         try:
             state_dict_saver.save(
@@ -130,6 +137,17 @@ def _write_shards(where: Path, folder: Path, state: Mapping[str, Any], world: Wo
             )  # fmt: skip
         except CheckpointException as error:  # a BaseException; torch's writer hides the disk's own error in it
             raise _not_saved(folder, error) from None
+
+
+@contextlib.contextmanager
+def _without_crc32() -> Iterator[None]:
+    """torch's files without checksums of their own, which cost as much as the writing: the manifest has SHA-256s."""
+    before = get_crc32_options()
+    set_crc32_options(False)
+    try:
+        yield
+    finally:
+        set_crc32_options(before)
 
 
 def _not_saved(folder: Path, error: CheckpointException) -> LineageError:
