@@ -150,7 +150,7 @@ def test_a_megatron_checkpoint_is_refused_with_what_was_found(workplace, edit_pl
     assert main(["run", "plan.yaml"]) == 2
     error = capsys.readouterr().err
     assert "is a megatron-deepspeed checkpoint of iteration 10, LR 0.000117365, phase decaying" in error
-    assert "convert its weights to a Hugging Face folder" in error
+    assert "keepwarm convert" in error
 
 
 def test_an_adopted_hugging_face_checkpoint_is_a_base_with_its_position(hugging_face, workplace, edit_plan, capsys):

@@ -1,7 +1,8 @@
 """A base that was trained elsewhere, as the plan gives it: LR and phase from its own state, declared only where it has none.
 
-This backend loads tensors of its own checkpoints and of Hugging Face folders, and of adopted checkpoints whose weights
-lie in one. What the plan declares and the state contradicts is refused.
+The native backend loads tensors of its own checkpoints and of Hugging Face folders, and of adopted checkpoints whose
+weights lie in one; Megatron-DeepSpeed also those of its own, with their moments. What the plan declares and the state
+contradicts is refused.
 """
 
 from __future__ import annotations
@@ -34,14 +35,15 @@ def given(plan: Plan, tokenizer: Tokenizer) -> Manifest:
         batch = manifest.global_batch_size or plan.global_batch_size
         scale = scaled_lr(1.0, batch, plan.global_batch_size, plan.optimizer.lr_scaling or "none")
         return replace(manifest, lr_max=plan.plateau_lr / scale)
-    _check_loadable(found, found.words())
+    _check_loadable(plan, found, found.words())
     lr, lr_is, phase, phase_is = _ended(plan, found)
+    moments = found.moments and _has_moments(plan, found)
     return Manifest(
         id=str(folder.resolve()), parent=None, arm="cookbook", stage="base", rung="given", attempt="", plan="",
         step=found.iteration or 0, samples=0, attempt_tokens=0, line_tokens=0, lr=lr,
         lr_max=plan.plateau_lr, phase=phase, phase_is=phase_is,
-        lr_is=lr_is, weights="hugging-face", unknown=_unknown(found.unknown, found.moments), optimizer_state=False,
-        sequence_length=plan.sequence_length, vocab_size=tokenizer.vocab_size,
+        lr_is=lr_is, weights=found.kind, unknown=_unknown(found.unknown, found.moments and not moments),
+        optimizer_state=moments, sequence_length=plan.sequence_length, vocab_size=tokenizer.vocab_size,
         tokenizer_sha256=tokenizer.sha256,
     )  # fmt: skip
 
@@ -52,10 +54,11 @@ def _recorded(plan: Plan, tokenizer: Tokenizer, folder: Path, found: Foreign, ma
     if manifest.location is None:
         return replace(manifest, id=str(folder.resolve()), parent=None)
     weights = look_at(Path(manifest.location))
-    _check_loadable(weights, f"the record of {weights.words()} in {manifest.location}")
+    _check_loadable(plan, weights, f"the record of {weights.words()} in {manifest.location}")
+    moments = manifest.optimizer_state and _has_moments(plan, weights)
     return replace(
         manifest, id=str(weights.folder.resolve()), parent=None, lr=lr, lr_is=lr_is, phase=phase, phase_is=phase_is,
-        unknown=_unknown(manifest.unknown, manifest.optimizer_state), optimizer_state=False,
+        unknown=_unknown(manifest.unknown, manifest.optimizer_state and not moments), optimizer_state=moments,
         sequence_length=manifest.sequence_length or plan.sequence_length,
         vocab_size=tokenizer.vocab_size, tokenizer_sha256=manifest.tokenizer_sha256 or tokenizer.sha256,
     )  # fmt: skip
@@ -84,13 +87,18 @@ def _ended(plan: Plan, found: Foreign, manifest: Manifest | None = None) -> tupl
     return lr, lr_is, phase, "declared" if found.phase == "unknown" else measured
 
 
-def _check_loadable(found: Foreign, words: str) -> None:
-    if found.kind == "hugging-face":
+def _has_moments(plan: Plan, found: Foreign) -> bool:
+    """True where the plan's backend goes on with the moments that lie beside the weights."""
+    return plan.run.backend == "megatron" and found.kind in ("megatron-deepspeed", "universal")
+
+
+def _check_loadable(plan: Plan, found: Foreign, words: str) -> None:
+    if found.kind == "hugging-face" or plan.run.backend == "megatron":
         return
     raise PlanError(
         f"base.checkpoint: {found.folder} is {words}; its tensors can't be loaded here",
-        "this backend reads its own checkpoints and Hugging Face folders",
-        f"convert its weights to a Hugging Face folder, and name that: base: {{checkpoint: FOLDER, corpus: d0, "
+        "the native backend reads its own checkpoints and Hugging Face folders",
+        f"keepwarm convert {found.folder} FOLDER --to hf --trust, and name that: base: {{checkpoint: FOLDER, corpus: d0, "
         f"lr: {found.lr or 3e-4:g}, phase: {found.phase if found.phase in ('peak', 'cooled') else 'cooled'}}}",
     )
 
