@@ -144,7 +144,7 @@ def facts(path: Path) -> dict[str, Any]:
 
 def facts_while(path: Path, whole: threading.Event) -> dict[str, Any] | None:
     """As `facts`, of a file that another thread writes from front to back and then sets `whole`. None if it made none."""
-    digest, size, buffer = hashlib.sha256(), 0, memoryview(bytearray(1 << 20))
+    digest, size, buffer = hashlib.sha256(), 0, memoryview(bytearray(1 << 22))
     while not path.exists():
         if whole.wait(POLL_SECONDS) and not path.exists():
             return None
