@@ -147,3 +147,13 @@ def manifest_of():
         return json.loads((last / "manifest.json").read_text())
 
     return read
+
+
+@pytest.fixture
+def cluster(tmp_path, monkeypatch):
+    """A simulated cluster (tests/cluster/simulated.py) whose commands are on PATH; its trainer is tests/cluster/trainer."""
+    from cluster.simulated import Cluster
+
+    made = Cluster(tmp_path / "cluster")
+    monkeypatch.setenv("PATH", f"{made.bin}:{os.environ['PATH']}")
+    return made

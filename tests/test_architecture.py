@@ -12,7 +12,7 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "keepwarm"
 ORDER = [
     "errors", "exits", "units", "files", "processes", "plan", "corpora", "blend", "schedule", "lineage", "attempt", "evaluate", "strategy",
-    "engine", "backends", "merge", "convert", "report", "doctor", "work", "shifts", "branches", "standing", "forecasts", "arms", "tries", "search", "ahead", "pipeline", "decisions", "api", "demo", "cli",
+    "engine", "backends", "merge", "convert", "report", "doctor", "work", "shifts", "branches", "standing", "forecasts", "arms", "tries", "search", "launching", "materializing", "observing", "measuring", "ahead", "pipeline", "decisions", "api", "demo", "cli",
 ]  # fmt: skip
 TORCH_ROOMS = {"engine", "merge", "convert"}
 

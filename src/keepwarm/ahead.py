@@ -68,7 +68,14 @@ class Ahead:
 
 
 def refuse_side_by_side(plan: Plan) -> None:
-    """PlanError where candidates would be trained side by side in a run of several processes: each needs them all."""
+    """PlanError where candidates would be trained side by side in a run of several processes, each of which needs them all,
+    or by jobs."""
+    if plan.search.side_by_side > 1 and plan.run.backend == "megatron":
+        raise PlanError(
+            f"search.side_by_side: {plan.search.side_by_side}, with the backend megatron",
+            "an attempt has the jobs of a whole machine; one after another, a later one is launched only if it is needed",
+            "search: {side_by_side: 1}, or --set search.side_by_side=1",
+        )
     if plan.search.side_by_side > 1 and world_size() > 1:
         raise PlanError(
             f"search.side_by_side: {plan.search.side_by_side}, in a run of {world_size()} processes",

@@ -27,6 +27,7 @@ from keepwarm.backends.ranks import world_size
 from keepwarm.branches import cool
 from keepwarm.corpora.prepare import prepare
 from keepwarm.errors import KeepwarmError, WorkFailed
+from keepwarm.exits import ToSubmit
 from keepwarm.lineage.guard import CONVERGED
 from keepwarm.plan.load import plan_document
 from keepwarm.plan.model import Plan, allowing
@@ -36,14 +37,21 @@ from keepwarm.work import CONTROL_RUNGS, Run, base_line, end_manifest, judged, t
 
 
 @contextlib.contextmanager
-def beside(plan: Plan, until: str | None) -> Iterator[Callable[[], bool]]:
+def beside(plan: Plan, until: str | None, submit: bool = False) -> Iterator[Callable[[], bool]]:
     """Train the plan's unfinished control arms (to the end of stage `until`) while the block runs, and wait for them.
 
     Yields a function that tells whether an arm has failed. When the block fails or is interrupted they are interrupted
     too. Raises WorkFailed if one of them failed. In a run of several processes the arms come first, one after another:
-    each is computed by all of them.
+    each is computed by all of them. On a cluster each is brought on as far as its jobs have come (`submit`: and they are
+    submitted), and the block goes on; ToSubmit behind it, while one of them is not at its end.
     """
     unfinished = [arm for arm in plan.control if not finished(plan, arm, until)]
+    if plan.run.backend == "megatron":
+        waiting = [job for arm in unfinished if (job := _by_jobs(plan, arm, until, submit)) is not None]
+        yield lambda: False
+        if waiting:
+            raise waiting[0]
+        return
     if world_size() > 1:
         for arm in unfinished:
             _train_arm(plan, arm, until)
@@ -108,11 +116,22 @@ def _interrupt(arms: list[SpawnProcess]) -> None:
         process.join()
 
 
-def _train_arm(plan: Plan, arm: str, until: str | None) -> None:
+def _by_jobs(plan: Plan, arm: str, until: str | None, submit: bool) -> ToSubmit | None:
+    """An arm as far as its jobs have come; what is to be submitted next, where it is not at its end."""
+    try:
+        _train_arm(plan, arm, until, submit)
+    except ToSubmit as job:
+        print(f"[{arm}] {job}", flush=True)
+        return job
+    return None
+
+
+def _train_arm(plan: Plan, arm: str, until: str | None, submit: bool = False) -> None:
     """An arm from the base to its end."""
     folder = Path(plan.run.folder)
     listener = Terminal(prefix=f"[{arm}] ", out=console_beside(folder / "arms" / arm / "log.txt"))
-    context = Run(plan, files.sha256_json(plan_document(plan)), folder, prepare(plan, lambda text: None), listener)
+    plan_sha256, prepared = files.sha256_json(plan_document(plan)), prepare(plan, lambda text: None)
+    context = Run(plan, plan_sha256, folder, prepared, listener, submit=submit)
     control_line(context, base_line(context), arm, until)
 
 

@@ -91,9 +91,13 @@ def converged(context: Run, line: Line) -> Manifest:
     """The line's end, cooled: itself, or the end of a cooldown branch, trained once and kept beside its stage."""
     if line.end.phase in CONVERGED:
         return line.end
+    return _cooled(context, cooldown_of(context, line), line.end)
+
+
+def cooldown_of(context: Run, line: Line) -> Attempt:
+    """The cooldown branch of a line's end, trained or not; GuardError where none can be made."""
     trunk = _trunk(context.folder, line.end)
-    tokens = _cooldown_tokens(context, trunk)
-    return _cooled(context, _attempt(context, trunk, line.end, tokens, line.arm, trunk.number + 1), line.end)
+    return _attempt(context, trunk, line.end, _cooldown_tokens(context, trunk), line.arm, trunk.number + 1)
 
 
 def cool(context: Run, line: Line) -> None:
@@ -125,6 +129,7 @@ def average_branch(context: Run, start: Manifest, last: int) -> Manifest:
     trunk = _trunk(context.folder, start)
     there = [each for each in _peaks(context.folder / trunk.folder) if each.line_tokens <= start.line_tokens]
     members = there[-last:]
+    _refuse_foreign(members)
     if last < 2 or len(members) < last:
         oftener = f"save more often: run: {{save_every: {trunk.tokens // (2 * max(2, last))}}}"
         raise KeepwarmError(
@@ -138,6 +143,16 @@ def average_branch(context: Run, start: Manifest, last: int) -> Manifest:
         if not found or found[0].merged_from == names:
             break
     return found[0] if found else _averaged(context, trunk, members, folder)
+
+
+def _refuse_foreign(members: Sequence[Manifest]) -> None:
+    for each in members:
+        if each.weights != "dcp":
+            raise KeepwarmError(
+                f"--branch {AVERAGE}: the weights of {each.id} are {each.weights}, in {each.location}",
+                "an average is taken of checkpoints in keepwarm's own format",
+                "a cooldown branch says what a converged model comes to: --branch cooldown",
+            )
 
 
 def find(context: Run, where: str) -> Manifest:

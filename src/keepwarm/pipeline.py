@@ -49,10 +49,13 @@ class Waiting(Exception):
     """`--approve`: a person's word is needed on (stage, label, outcome) before the run goes on."""
 
 
-def run(plan: Plan, listener: Listener, *, until: str | None = None, approve: Approve = "never") -> None:
+def run(
+    plan: Plan, listener: Listener, *, until: str | None = None, approve: Approve = "never", submit: bool = False
+) -> None:
     """Bring `plan` to its end (or to the end of stage `until`).
 
-    Raises WorkFailed when a ladder is exhausted, Waiting when `approve` asks for a person's word.
+    Raises WorkFailed when a ladder is exhausted, Waiting when `approve` asks for a person's word, and ToSubmit when jobs
+    of a cluster have to run before it goes on; with `submit` they are submitted.
     """
     folder = Path(plan.run.folder)
     refuse_side_by_side(plan)
@@ -64,11 +67,12 @@ def run(plan: Plan, listener: Listener, *, until: str | None = None, approve: Ap
             prepare(plan, listener.say, progress_bar, sampler_of(plan)),
             listener,
             approve,
+            submit=submit,
         )
         for stage in plan.stages:
             scores_of(context, stage)  # what is wrong with them is told before anything is trained
         line = base_line(context)
-        with beside(plan, until) as failed:
+        with beside(plan, until, submit) as failed:
             context = replace(context, control_failed=failed if plan.control else None)
             for index, stage in enumerate(plan.stages):
                 line, _ = _climb(context, index, stage, line)

@@ -25,7 +25,7 @@ def opened(plan: Plan, stage: StageSpec, listener: Listener) -> Run:
 
     KeepwarmError if a stage before `stage` is not accepted yet.
     """
-    _refuse_unaccepted(plan, stage)
+    refuse_unaccepted(plan, stage)
     folder, sha256 = Path(plan.run.folder), files.sha256_json(plan_document(plan))
     if base_manifest(plan) is not None:
         return Run(plan, sha256, folder, prepare(plan, listener.say), listener, keeps_plan=False)
@@ -36,10 +36,14 @@ def opened(plan: Plan, stage: StageSpec, listener: Listener) -> Run:
     return replace(context, keeps_plan=False)
 
 
-def line_before(context: Run, stage: StageSpec) -> Line:
-    """Where the accepted line stands before a stage, with the version of B that it may draw on."""
-    line = base_line(context)
-    for number, each in enumerate(context.plan.stages[: context.plan.stages.index(stage)], start=1):
+def line_before(context: Run, stage: StageSpec, base: Line | None = None) -> Line:
+    """Where the accepted line stands before a stage, with the version of B that it may draw on; `base`: its beginning."""
+    return line_after(context, context.plan.stages.index(stage), base or base_line(context))
+
+
+def line_after(context: Run, stages: int, line: Line) -> Line:
+    """Where the accepted line stands after so many of the plan's stages; `line`: its beginning, the base."""
+    for number, each in enumerate(context.plan.stages[:stages], start=1):
         tried = attempts_of(context.folder, COOKBOOK, each.name)
         accepted = next(one for one in tried if one.accepted)
         attempt = read_attempt(accepted.folder)
@@ -54,7 +58,8 @@ def line_before(context: Run, stage: StageSpec) -> Line:
     return line
 
 
-def _refuse_unaccepted(plan: Plan, stage: StageSpec) -> None:
+def refuse_unaccepted(plan: Plan, stage: StageSpec) -> None:
+    """KeepwarmError if a stage before `stage` is not accepted yet."""
     for each in plan.stages[: plan.stages.index(stage)]:
         if not any(tried.accepted for tried in attempts_of(Path(plan.run.folder), COOKBOOK, each.name)):
             raise KeepwarmError(

@@ -46,18 +46,24 @@ class Try:
 
 def past_guards(context: Run, asked: Try) -> tuple[Attempt, Manifest, Manifest | None]:
     """The attempt, its start, and the line's end cooled where the attempt starts from that: trained once, if need be."""
+    cooled = converged(context, asked.line) if asked.candidate.rung == "rewarm-converged" else None
+    attempt, start = guarded(context, asked, cooled)
+    return attempt, start, cooled
+
+
+def guarded(context: Run, asked: Try, cooled: Manifest | None) -> tuple[Attempt, Manifest]:
+    """The attempt and its start; `cooled`: the line's end converged, of a rung that starts from that."""
     line, folder = asked.line, context.folder / asked.folder
     trunk = [manifest for manifest in all_manifests(context.folder) if manifest.attempt in line.attempts]
     recorded, stage = recorded_start(folder), allowing(asked.stage, allowed_before(folder))
     deleted = deleted_of(context.folder, trunk) - {recorded}  # what an attempt started from is its start for good
-    cooled = converged(context, line) if asked.candidate.rung == "rewarm-converged" else None
     request = Request(
         context.plan, stage, context.feed(), line, asked.number, asked.candidate, trunk, cooled, asked.best_replay, deleted
     )  # fmt: skip
     attempt, start = resolve(request)
     if recorded is None:
         refuse_deleted(context.folder / start.id)
-    return attempt, start, cooled
+    return attempt, start
 
 
 def resolved(context: Run, asked: Try) -> tuple[Attempt, Manifest, CooldownDrop | None]:

@@ -17,13 +17,24 @@ from numpy.typing import NDArray
 from keepwarm import files
 from keepwarm.attempt.base import base_attempt
 from keepwarm.attempt.kept import Row, resumed, started
-from keepwarm.attempt.line import BASE, COOKBOOK, Feed, Line, cursors_at, feed_of, open_stream, threads_for
+from keepwarm.attempt.line import (
+    BASE,
+    COOKBOOK,
+    Feed,
+    Line,
+    cursors_at,
+    feed_of,
+    identity,
+    open_stream,
+    threads_for,
+)
 from keepwarm.attempt.model import Attempt
 from keepwarm.attempt.passed_over import broken_words
 from keepwarm.attempt.progress import end_of
 from keepwarm.attempt.records import (
     MetricsWriter,
     Record,
+    Watch,
     allowed_before,
     read_metrics,
     read_verdict,
@@ -41,6 +52,7 @@ from keepwarm.corpora.tokenizer import Tokenizer
 from keepwarm.errors import PlanError, WorkFailed
 from keepwarm.evaluate.control import control_curve
 from keepwarm.evaluate.references import CooldownDrop, gain_of_control, header, more_of_d0
+from keepwarm.exits import ToSubmit
 from keepwarm.lineage.manifest import Manifest, checkpoints_of, read_manifest
 from keepwarm.plan.corpus import GenerateSpec
 from keepwarm.plan.load import plan_yaml
@@ -82,6 +94,7 @@ class Run:
     listener: Listener
     approve: Approve = "never"
     control_failed: Callable[[], bool] | None = None  # asked while a control arm is waited for; None: none runs beside
+    submit: bool = False  # on a cluster: submit what is launched
     keeps_plan: bool = True  # in the run folder, once something is begun under it; a branch leaves the run's own there
 
     def feed(self) -> Feed:
@@ -136,46 +149,85 @@ def sampler_of(plan: Plan) -> MakeSampler:
 
 def given_base(context: Run) -> Manifest:
     """The manifest of a base that was trained elsewhere, measured once and kept in the run folder."""
-    from keepwarm.backends.native import adopt_base
+    if context.plan.run.backend == "megatron":
+        from keepwarm.backends.megatron.given_base import adopt_base
 
-    return adopt_base(context.plan, context.feed(), context.listener.say)
+        keep_plan(context)  # the evaluation job reads it
+        return adopt_base(context.plan, context.feed(), context.listener.say)
+    from keepwarm.backends import native
+
+    return native.adopt_base(context.plan, context.feed(), context.listener.say)
 
 
 def train(
     context: Run, attempt: Attempt, feed: Feed, start: Manifest | None, line: Line | None,
     drop: CooldownDrop | None = None, *, early: bool = False,
 ) -> Manifest | None:  # fmt: skip
-    """Train a settled attempt to its end unless that is on disk; its last manifest, or None if it did not get there."""
+    """Train a settled attempt to its end unless that is on disk; its last manifest, or None if it did not get there.
+
+    On a cluster it is launched, and its logs are looked at: raises ToSubmit while jobs have still to run.
+    """
     folder = context.folder / attempt.folder
     if read_verdict(folder) is None and end_of(folder) is None:
-        from keepwarm.backends import native
-
-        how = native.computing(
-            context.plan, attempt, start, context.listener.say
-        )  # refuses what this run can't go on with
-        if context.keeps_plan:
-            keep_plan(context)
-        saved, table = checkpoints_of(folder), started(attempt, start)
-        context.listener.begin(attempt, resumed(attempt, read_manifest(saved[-1])) if saved else table)
-        per_byte = {
-            name: c.holdout_tokens / c.holdout_text_bytes if c.holdout_text_bytes else None
-            for name, c in feed.corpora.items()
-        }
-        seen = [name for name in context.plan.holdout.files if context.plan.base.checkpoint is not None]
-        threads = threads_for(context.plan, attempt.stage)
-        taught = line.taught if line else ()
-        first = header(attempt, taught, line.end if line else None, drop, per_byte, threads, seen)
-        first |= how.to_dict() | {"stand_in": dict(context.plan.stand_ins)}
-        first["kept"] = [row.as_dict() for row in table]
-        curve = control_curve(_without_replay(context, attempt), attempt)
-        first["adaptation"] |= {"control": curve} if curve is not None else {}
-        tell = context.listener.record
-        shared = take_over(context.folder, attempt, first, context.plan_sha256, start)
-        if shared is not None:
-            tell(shared)
         watching = watch if early else steered if attempt.steering else None  # steered it is, whoever trains it
-        native.train(context.plan, context.plan_sha256, attempt, first, feed, start, how, tell, watching)
+        trainer = _train_by_jobs if context.plan.run.backend == "megatron" else _train_here
+        trainer(context, attempt, feed, start, first_record(context, attempt, feed, start, line, drop), watching)
     return end_of(folder)
+
+
+def first_record(
+    context: Run, attempt: Attempt, feed: Feed, start: Manifest | None, line: Line | None, drop: CooldownDrop | None
+) -> Record:
+    """The header of an attempt's metrics, but for how it is computed."""
+    per_byte = {
+        name: c.holdout_tokens / c.holdout_text_bytes if c.holdout_text_bytes else None
+        for name, c in feed.corpora.items()
+    }
+    seen = [name for name in context.plan.holdout.files if context.plan.base.checkpoint is not None]
+    threads = threads_for(context.plan, attempt.stage)
+    taught = line.taught if line else ()
+    first = header(attempt, taught, line.end if line else None, drop, per_byte, threads, seen)
+    first["stand_in"] = dict(context.plan.stand_ins)
+    first["kept"] = [row.as_dict() for row in started(attempt, start)]
+    curve = control_curve(_without_replay(context, attempt), attempt)
+    first["adaptation"] |= {"control": curve} if curve is not None else {}
+    return first
+
+
+def _train_here(
+    context: Run, attempt: Attempt, feed: Feed, start: Manifest | None, first: Record, watching: Watch | None
+) -> None:
+    from keepwarm.backends import native
+
+    how = native.computing(context.plan, attempt, start, context.listener.say)  # refuses what this run can't go on with
+    if context.keeps_plan:
+        keep_plan(context)
+    saved = checkpoints_of(context.folder / attempt.folder)
+    table = resumed(attempt, read_manifest(saved[-1])) if saved else started(attempt, start)
+    context.listener.begin(attempt, table)
+    first |= how.to_dict()
+    shared = take_over(context.folder, attempt, first, context.plan_sha256, start)
+    if shared is not None:
+        context.listener.record(shared)
+    native.train(context.plan, context.plan_sha256, attempt, first, feed, start, how, context.listener.record, watching)
+
+
+def _train_by_jobs(
+    context: Run, attempt: Attempt, feed: Feed, start: Manifest | None, first: Record, watching: Watch | None
+) -> None:
+    from keepwarm.backends.megatron.by_jobs import bring_on
+    from keepwarm.backends.megatron.observe import Asked
+
+    if context.keeps_plan:
+        keep_plan(context)
+    listener = context.listener
+    bring_on(
+        Asked(
+            run_folder=context.folder, plan_sha256=context.plan_sha256, attempt=attempt, header=first, start=start,
+            feed=feed, identity=identity(context.plan, feed),
+        ), context.plan, listener.say, lambda: listener.begin(attempt, started(attempt, start)), watching,
+        submitting=context.submit,
+    )  # fmt: skip
 
 
 def _without_replay(context: Run, attempt: Attempt) -> list[Path]:
@@ -235,6 +287,10 @@ def _control_end(context: Run, arm: str, stage: str) -> Manifest:
     """Where a control arm came at a stage; waits for it while it runs beside."""
     folder = context.folder / "arms" / arm / stage / f"00-{CONTROL_RUNGS[arm]}"
     while (end := end_of(folder) if (folder / "attempt.json").exists() else None) is None:
+        if context.plan.run.backend == "megatron":
+            raise ToSubmit(
+                f"{stage} waits for the control arm {arm}, whose jobs are named above", ("keepwarm run PLAN",)
+            )
         if context.control_failed is not None and context.control_failed():
             raise WorkFailed(f"the control arm {arm} did not come to its end; what it said is above")
         time.sleep(CONTROL_POLL_SECONDS)

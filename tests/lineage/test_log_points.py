@@ -126,7 +126,7 @@ def test_bytes_that_are_no_text_are_passed_over(tmp_path):
 
 
 def test_refusals(tmp_path):
-    with pytest.raises(DataError, match=r"gone\.log: no such file or directory\n.*there is nothing to judge"):
+    with pytest.raises(DataError, match=r"gone\.log: no such file or directory\n.*there is nothing to read"):
         read_points(tmp_path / "gone.log")
     with pytest.raises(DataError, match="is a directory"):
         read_points(tmp_path)

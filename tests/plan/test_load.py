@@ -125,7 +125,7 @@ def test_all_errors_are_told_at_once(load):
         ("allow: []", "ramp: 100%", "a ramp of 100% does not end within the stage's 300,000 tokens"),
         ("allow: []", "ramp: 0", "a ramp of 0 does not end"),
         ("control: no-replay", "control: nothing", "is not a control arm"),
-        ("backend: native", "backend: megatron", "the megatron backend is not there yet"),
+        ("backend: native", "backend: megatron", "backend megatron needs megatron: {trainer"),
         ("policy: proportional", "storage: reference", "reference is not there yet"),
         ("tolerance: 0.3 nats", "tolerance: 0.3", "is not a tolerance such as 0.3 nats or 5%"),
         ("tolerance: 0.3 nats", "tolerance: {d7: 1%}", "no corpus is named 'd7'"),

@@ -8,8 +8,10 @@ import json
 import numpy as np
 import pytest
 
+from cluster.loader import File
 from keepwarm.blend.buffer import load_buffer, provenance
 from keepwarm.cli.main import main
+from keepwarm.corpora.filelist import read_filelist
 from keepwarm.corpora.indexed import open_indexed
 from keepwarm.corpora.prepare import prepare
 from keepwarm.plan.load import load_plan
@@ -135,3 +137,22 @@ def test_a_policy_and_its_scores_belong_together(edit_plan, capsys, buffer, said
     edit_plan(("{tokens: 40k, policy: proportional}", buffer))
     assert main(["plan", "plan.yaml"]) == 2
     assert said in capsys.readouterr().err
+
+
+def test_a_list_of_b_names_files_that_the_trainer_reads(scored, tmp_path, capsys):
+    listing = tmp_path / "b.txt"
+    assert main(["buffer", "show", str(scored / "plan.yaml"), "--list", str(listing)]) == 0
+    capsys.readouterr()
+    entries, version = read_filelist(listing), load_buffer(scored / "run/buffer/v3")
+    assert [entry.corpus for entry in entries] == ["buffer.stage2", "buffer.stage3", "buffer.stage4"]
+    assert float(sum(entry.weight for entry in entries)) == pytest.approx(1)
+    held_out = sorted((scored / "run/tokens").rglob("*holdout*.idx"))
+    assert len(held_out) == 4
+    for prefix in [*(entry.prefix for entry in entries), *(str(path)[:-4] for path in held_out)]:
+        theirs, ours = File(prefix), open_indexed(prefix)
+        assert theirs.sizes.sum() == ours.n_tokens
+        assert theirs.sequence(len(theirs.sizes) - 1).tolist() == ours.sequence(ours.n_sequences - 1).tolist()
+    assert [int(File(entry.prefix).sizes.sum()) for entry in entries] == [entry.tokens for entry in version.entries]
+    listing.write_text("other\n")
+    assert main(["buffer", "show", str(scored / "plan.yaml"), "--list", str(listing)]) == 2
+    assert "exists already with other content" in capsys.readouterr().err

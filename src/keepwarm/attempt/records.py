@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from keepwarm.attempt.model import Attempt, from_json
 from keepwarm.errors import LineageError
 
 Record = dict[str, Any]
+Watch = Callable[[list[Record]], Sequence[Record]]  # asked about an attempt on the way, for events
 DECISION = "decision"  # the event that says how an attempt on the way stands
 CONFIRM = "confirm"  # the event that has all held-out windows measured before an attempt is stopped
 STOPPED_EARLY = "stopped-early"  # the event that ends an attempt before its last step

@@ -34,10 +34,8 @@ def settle_attempt(plan: Plan, attempt: Attempt) -> Attempt:
         files.write_json(path, to_json(attempt), replace=True)
         return attempt
     recorded = read_attempt(folder)
-    before, now = to_json(recorded), to_json(attempt)
     finished = read_verdict(folder) is not None or end_of(folder) is not None
-    may_differ = _OF_ITS_TIME | (_OF_ITS_COURSE if finished else set())
-    changed = {key for key in now.keys() | before.keys() if now.get(key) != before.get(key)} - may_differ
+    changed = differences(recorded, attempt) - (_OF_ITS_COURSE if finished else set())
     by_name = finished and changed <= set(_BY_NAME)
     if not changed or (by_name and any("budget-and-identity" in stage.allow for stage in plan.stages)):
         return recorded
@@ -49,6 +47,12 @@ def settle_attempt(plan: Plan, attempt: Attempt) -> Attempt:
         if by_name
         else f"{back}, or start anew: run: {{folder: ...}}",
     )
+
+
+def differences(recorded: Attempt, attempt: Attempt) -> set[str]:
+    """What of an attempt is another than on record; what may differ, because it is of the time it was made, left out."""
+    before, now = to_json(recorded), to_json(attempt)
+    return {key for key in now.keys() | before.keys() if now.get(key) != before.get(key)} - _OF_ITS_TIME
 
 
 def _begun(folder: Path) -> bool:

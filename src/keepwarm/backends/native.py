@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from keepwarm import files
 from keepwarm.attempt.build import model_words
 from keepwarm.attempt.line import BASE, Feed, identity, threads_for
 from keepwarm.attempt.model import Attempt
-from keepwarm.attempt.records import Record, read_metrics
+from keepwarm.attempt.records import Record, Watch, read_metrics
 from keepwarm.backends.given import given
 from keepwarm.backends.stopping import noted
 from keepwarm.backends.together import everywhere, here
@@ -32,7 +32,7 @@ MACHINE = "machine.json"  # what the run's first machine could compute, and the 
 
 def train(
     plan: Plan, plan_sha256: str, attempt: Attempt, header: Record, feed: Feed, start: Manifest | None, how: Computing,
-    tell: Callable[[Record], None], watch: Callable[[list[Record]], Sequence[Record]] | None = None,
+    tell: Callable[[Record], None], watch: Watch | None = None,
 ) -> None:  # fmt: skip
     """Bring the attempt to its end, from wherever it stands on disk. A signal, or the end of the job's time, saves at the
     next step's border and raises KeyboardInterrupt, or Requeue; a second signal does not wait."""
@@ -65,7 +65,7 @@ def adopt_base(plan: Plan, feed: Feed, say: Callable[[str], None]) -> Manifest:
         vocab_size=feed.tokenizer.vocab_size, sequence_length=plan.sequence_length, allow=plan.base.allow,
     )  # fmt: skip
     measured = everywhere(
-        measure_given, manifest, asked, Computing(precision=_machine(plan, say)["precision"], world_size=here().size)
+        measure_given, manifest, asked, Computing(precision=precision_of(plan, say), world_size=here().size)
     )
     write_record(record, measured)
     return measured
@@ -92,6 +92,11 @@ def computing(
     return Computing(
         precision=found["precision"], world_size=world.size, compiled=compiled, recomputed=recomputed
     )  # fmt: skip
+
+
+def precision_of(plan: Plan, say: Callable[[str], None]) -> str:
+    """The precision of every loss of a run, decided by the machine that computes the first."""
+    return str(_machine(plan, say)["precision"])
 
 
 def _machine(plan: Plan, say: Callable[[str], None]) -> dict[str, Any]:

@@ -60,7 +60,7 @@ class BlendCorpus:
             given = math.ceil((samples or 1 << 40) * (weight / whole) * SPARE)
             self._files.setdefault(entry.corpus, []).append((entry, given))
         self.names = sorted(self._files)
-        sizes = [self._size(name) for name in self.names]
+        sizes = [self.given(name) for name in self.names]
         shares = np.array([size / sum(sizes) for size in sizes])
         self._greedy = Greedy((shares / np.sum(shares)).tolist())  # the reference divides twice: ties hang on last bits
 
@@ -72,12 +72,17 @@ class BlendCorpus:
             for name, a, b in zip(self.names, before, after, strict=True)
         )
 
-    def _size(self, name: str) -> int:
+    def counts(self, n: int) -> dict[str, int]:
+        """Samples of each corpus among the first `n` of the run."""
+        return dict(zip(self.names, self._greedy.counts(n), strict=True))
+
+    def given(self, name: str) -> int:
+        """Samples that the files of a corpus are given, in all."""
         return sum(given for _, given in self._files[name])
 
     def _within(self, name: str, start: int, stop: int) -> tuple[FileFed, ...]:
         """Samples [start, stop) of a corpus by file: counted where the order is known, else by expected shares."""
-        files, size = self._files[name], self._size(name)
+        files, size = self._files[name], self.given(name)
         whole = start == 0 and stop == size
         few = not self._shuffled or size <= MOST_SHUFFLED
         if len(files) == 1:

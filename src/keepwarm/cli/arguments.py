@@ -37,6 +37,14 @@ def share_list(text: str, flag: str) -> tuple[Fraction, ...]:
         raise KeepwarmError(f"{flag}: {error}", "nothing was trained", f"{flag} 0,5%,25%") from None
 
 
+def span(text: str, flag: str) -> tuple[int, int]:
+    """Two whole numbers A:B."""
+    first, colon, last = text.partition(":")
+    if not (colon and first.isdecimal() and last.isdecimal()):
+        raise KeepwarmError(f"{flag} {text}: is not A:B", "nothing was written", f"{flag} 0:1000")
+    return int(first), int(last)
+
+
 def length(text: str, flag: str) -> Length:
     """A share of something's tokens, or tokens: 2% or 10M."""
     try:

@@ -8,9 +8,9 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from keepwarm.cli import data_blend, data_files, data_overlap
+from keepwarm.cli import data_blend, data_files, data_materialize, data_overlap
 
-data = App(name="data", help="Token files (.bin/.idx): show, verify, merge, split, overlap, blend.")
+data = App(name="data", help="Token files (.bin/.idx): show, verify, merge, split, overlap, blend, materialize.")
 
 
 @data.command
@@ -52,3 +52,4 @@ data.command(data_files.merge)
 data.command(data_files.split)
 data.command(data_overlap.overlap)
 data.command(data_blend.blend)
+data.command(data_materialize.materialize)

@@ -15,12 +15,15 @@ from cyclopts.exceptions import CycloptsError
 from keepwarm import __version__
 from keepwarm.cli import arguments as command_line
 from keepwarm.errors import KeepwarmError, WorkFailed
-from keepwarm.exits import BAD_INPUT, FAILED, INTERRUPTED, REQUEUE, Requeue
+from keepwarm.exits import BAD_INPUT, FAILED, INTERRUPTED, REQUEUE, Requeue, ToSubmit
 
 _COMMANDS = {
     "demo": "four stages on real text on this CPU, in minutes",
     "plan": "a plan in exact numbers, before anything is trained",
     "run": "train a plan's stages; goes on from what is on disk",
+    "launch": "the next attempt as jobs of Megatron-DeepSpeed",
+    "observe": "what its jobs logged: warnings, verdict, the next command",
+    "eval": "a checkpoint's losses on every corpus's held-out windows",
     "decide": "a person's word on an attempt: accept, reject, next RUNG",
     "adopt": "a line trained by hand becomes lineage and ledger",
     "ladder": "the order of candidates that earlier runs suggest",
@@ -30,10 +33,11 @@ _COMMANDS = {
     "report": "the run as one HTML file that opens from disk",
     "status": "what was tried, what was kept, what comes next",
     "lineage": "the checkpoints as a tree; prune deletes what nothing needs",
-    "convert": "a checkpoint as a Hugging Face folder",
+    "convert": "a checkpoint in another format: Hugging Face, universal, ours",
+    "doctor": "what goes wrong silently around the reference trainer",
     "mix": "mix file lists by weight",
     "tokenize": "text to .bin/.idx token files",
-    "data": "token files: show, verify, merge, split, overlap, blend",
+    "data": "token files: show, verify, merge, split, overlap, blend, materialize",
     "buffer": "what the replay buffer B holds",
     "lr": "the learning rate, step by step",
     "schema": "the plan file's JSON schema, for editors",
@@ -63,6 +67,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(_of_usage(error), debug)
     except KeepwarmError as error:
         return _fail(error, debug)
+    except ToSubmit as job:
+        print(f"\n{job}")
+        return 0
     except WorkFailed as error:
         print(f"failed: {error}", file=sys.stderr)
         return FAILED

@@ -27,6 +27,7 @@ def run(
     last: int | None = None,
     nproc: int | None = None,
     time_limit: str | None = None,
+    submit: bool = False,
 ) -> int:
     """Train a plan's stages, one rung after another, and go on from what is on disk.
 
@@ -57,6 +58,9 @@ def run(
     time_limit
         Of this job: 3h50m, 40 min, 90 s. It saves before, and exits with 75: submit the same command again. Slurm's own
         end (SLURM_JOB_END_TIME) is known without it.
+    submit
+        On a cluster (backend megatron): submit what is launched, too. Without it the command to submit it is printed; in
+        either case the run ends there, and the same command goes on from what the jobs have left.
     """
     from keepwarm.backends.jobs import as_job
     from keepwarm.branches import branch as branch_off
@@ -73,12 +77,13 @@ def run(
         raise KeepwarmError(
             f"--stage {stage}: the plan has no such stage", "nothing was trained", f"one of: {', '.join(names)}"
         )
+    _check_backend(asked.run.backend, {"--nproc": nproc, "--time-limit": time_limit}, submit)
     seconds = None if time_limit is None else arguments.seconds(time_limit, "--time-limit")
     wanted = None if tokens is None else arguments.count(tokens, "--tokens")
 
     def story() -> int:
         if all(each is None for each in (branch, start, tokens, last)):
-            return _whole(plan, asked, stage, approve)
+            return _whole(plan, asked, stage, approve, submit)
         with Terminal(table=True) as terminal:
             found = branch_off(asked, terminal, branch, start, tokens=wanted, last=last, stage=stage)
         print_branch(*found)
@@ -87,8 +92,26 @@ def run(
     return as_job(story, arguments.given, nproc, seconds)
 
 
-def _whole(path: Path, plan: Plan, stage: str | None, approve: Approve) -> int:
+def _check_backend(backend: str, processes: dict[str, object], submit: bool) -> None:
+    """Flags that belong to the other backend are refused."""
+    from keepwarm.errors import KeepwarmError
+
+    extra = next((flag for flag, value in processes.items() if value is not None), None)
+    if backend == "megatron" and extra is not None:
+        raise KeepwarmError(
+            f"{extra} says nothing about the backend megatron",
+            "its jobs have the nodes and the walltime of the plan",
+            "run: {megatron: {nodes: ..., walltime: ...}}",
+        )
+    if backend != "megatron" and submit:
+        raise KeepwarmError(
+            "--submit: the backend is native", "it trains in this process, and submits nothing", "leave --submit out"
+        )
+
+
+def _whole(path: Path, plan: Plan, stage: str | None, approve: Approve, submit: bool) -> int:
     from keepwarm.errors import WorkFailed
+    from keepwarm.exits import ToSubmit
     from keepwarm.pipeline import Waiting
     from keepwarm.pipeline import run as run_plan
     from keepwarm.report.html import print_report
@@ -96,12 +119,15 @@ def _whole(path: Path, plan: Plan, stage: str | None, approve: Approve) -> int:
 
     try:
         with Terminal(table=True) as terminal:
-            run_plan(plan, terminal, until=stage, approve=approve)
+            run_plan(plan, terminal, until=stage, approve=approve, submit=submit)
     except Waiting as waiting:
         name, label, outcome = waiting.args
         print(f"\n{name} {label}: {outcome}. Your word, then run again:")
         print(f'  keepwarm decide {path} accept --stage {name} --because "..."   (or: reject, next RUNG)')
         return 0
+    except ToSubmit as job:
+        print_report(plan)
+        raise ToSubmit(job.what, tuple(each.replace("PLAN", str(path)) for each in job.commands)) from None
     except WorkFailed:
         print_status(plan)
         print_report(plan)

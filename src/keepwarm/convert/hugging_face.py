@@ -18,6 +18,7 @@ from keepwarm.corpora.tokenizer import Tokenizer
 from keepwarm.corpora.vocabulary import frozen_tokenizer
 from keepwarm.engine import checkpoint as checkpoints
 from keepwarm.engine.build import empty_like
+from keepwarm.engine.model import load_pretrained
 from keepwarm.engine.weights import weights_sha256
 from keepwarm.errors import LineageError
 from keepwarm.lineage.converted import Converted, Dtype, write_record
@@ -32,7 +33,7 @@ def to_hugging_face(checkpoint: Path, out: Path, dtype: Dtype) -> Converted:
     One copy of the weights is held. Raises LineageError for what is no whole checkpoint of keepwarm with its weights, or
     lies outside its run, whose tokenizer it needs; KeepwarmError if `out` exists or the disk refuses it.
     """
-    manifest = _trained_here(checkpoint)
+    manifest = trained_here(checkpoint)
     tokenizer = _tokenizer(checkpoint, manifest)
     verify_files(checkpoint, manifest, deep=True)
     with files.new_folder(out) as aside:
@@ -41,13 +42,13 @@ def to_hugging_face(checkpoint: Path, out: Path, dtype: Dtype) -> Converted:
         if dtype == "bf16":
             model.to(torch.bfloat16)
         _prepare_to_generate(model, tokenizer)
-        _save(model, aside, out)
+        save_model(model, aside, out)
         _save_tokenizer(model.config, tokenizer, aside)
         return write_record(aside, _record(checkpoint, manifest, model, dtype))
 
 
-def _trained_here(folder: Path) -> Manifest:
-    """The manifest of a checkpoint whose weights lie in its own folder, in our own format."""
+def trained_here(folder: Path) -> Manifest:
+    """The manifest of a checkpoint whose weights lie in its own folder, in our own format; LineageError if it is none."""
     if (folder / "arms").is_dir():
         raise LineageError(
             f"{folder}: is a run's folder",
@@ -66,17 +67,17 @@ def _trained_here(folder: Path) -> Manifest:
             "there are no weights in it to convert",
             f"keepwarm lineage {weights}  # what it is: a Hugging Face folder needs no conversion",
         )
-    if found.kind == "hugging-face":
-        raise LineageError(
-            f"{folder}: is a Hugging Face folder already",
-            "its weights need no conversion",
-            f"use it as it is, or copy it: cp -r {folder} COPY",
-        )
     raise LineageError(
-        f"{folder}: is {found.words()}",
-        "only the tensors of keepwarm's own checkpoints can be read here",
-        "name one of those, RUN/arms/ARM/STAGE/ATTEMPT/checkpoints/NAME; they are listed by: keepwarm lineage RUN",
+        f"{folder}: is a Hugging Face folder already",
+        "its weights need no conversion",
+        f"use it as it is, or copy it: cp -r {folder} COPY",
     )
+
+
+def published(folder: Path) -> nn.Module:
+    """The model of a Hugging Face folder, in fp32."""
+    _quietly()
+    return load_pretrained(str(folder))
 
 
 def _tokenizer(folder: Path, manifest: Manifest) -> Tokenizer:
@@ -115,10 +116,15 @@ def _prepare_to_generate(model: nn.Module, tokenizer: Tokenizer) -> None:
     model.generation_config = GenerationConfig(**ids)  # type: ignore[no-untyped-call, assignment]
 
 
-def _save(model: nn.Module, aside: Path, out: Path) -> None:
+def _quietly() -> None:
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+
+
+def save_model(model: nn.Module, aside: Path, out: Path) -> None:
+    """Weights and config into the folder `aside`, which becomes `out`. LineageError where the disk refuses them."""
+    _quietly()
     try:
         model.save_pretrained(aside)  # type: ignore[operator]
     except SafetensorError as error:  # no OSError, whatever the disk says

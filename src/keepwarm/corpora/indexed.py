@@ -3,7 +3,7 @@
 .idx: 9 bytes b"MMIDIDX\\0\\0" | u64 version 1 | u8 dtype code | u64 sequences n | u64 document entries d (documents + 1)
       | i32 lengths[n] in tokens | i64 pointers[n] in bytes | i64 document_indices[d], from 0 to n.
 `PREFIX.meta.json` beside them says what the two can't: which tokenizer, how much text; `PREFIX.hash.npy` holds a hash of
-each document's text. Both are optional.
+each document's text. Both are optional. With `PREFIX.view.json` the `.idx` is a view: it holds part of the `.bin`.
 
 A pair is written aside and named `.bin` first, then what lies beside it, `.idx` last: a prefix that has an `.idx` is
 whole (names.py).
@@ -28,7 +28,7 @@ from numpy.typing import DTypeLike, NDArray
 from keepwarm import __version__, files
 from keepwarm.corpora import names
 from keepwarm.corpora.arrays import save_array
-from keepwarm.corpora.names import hash_path
+from keepwarm.corpora.names import hash_path, view_path
 from keepwarm.corpora.names import pair as pair
 from keepwarm.corpora.names import sidecar_path as sidecar_path
 from keepwarm.errors import DataError
@@ -197,6 +197,8 @@ def _check_fit(
         raise _damaged(index, "its document boundaries do not rise from 0 to the number of sequences")
     if len(ends) and ends.max() > size:
         raise _damaged(binary, f"truncated: {size:,} bytes, the index points to byte {int(ends.max()):,}")
+    if view_path(index).exists():
+        return
     extra = (size - counted) // dtype.itemsize
     if extra and extra == len(lengths):
         raise DataError(
@@ -293,8 +295,14 @@ class IndexedWriter:
         files.write_bytes(self.index, index_bytes(self.dtype, self._lengths, self._documents))
 
 
-def index_bytes(dtype: np.dtype[Any], lengths: Sequence[int], documents: Sequence[int]) -> bytes:
-    """The content of an `.idx` whose sequences lie one after the other. DataError for one of over 2^31 - 1 tokens."""
+def index_bytes(
+    dtype: np.dtype[Any], lengths: Sequence[int] | NDArray[np.int64], documents: Sequence[int] | NDArray[np.int64],
+    pointers: NDArray[np.int64] | None = None,
+) -> bytes:  # fmt: skip
+    """The content of an `.idx` whose sequences begin at `pointers` (bytes), by default one after the other.
+
+    DataError for a sequence of over 2^31 - 1 tokens.
+    """
     code = next(code for code, name in CODES.items() if np.dtype(name) == dtype)
     sizes = np.asarray(lengths, dtype="<i8")
     if sizes.max(initial=0) > np.iinfo("<i4").max:
@@ -303,7 +311,8 @@ def index_bytes(dtype: np.dtype[Any], lengths: Sequence[int], documents: Sequenc
             "an index holds lengths of up to 2,147,483,647: this one would wrap around to another, silently",
             "cut that document into shorter ones",
         )
-    pointers = (np.cumsum(sizes) - sizes) * dtype.itemsize
+    if pointers is None:
+        pointers = (np.cumsum(sizes) - sizes) * dtype.itemsize
     header = HEADER.pack(MAGIC, 1, code, len(lengths), len(documents))
     arrays = (sizes.astype("<i4"), pointers.astype("<i8"), np.asarray(documents, dtype="<i8"))
     return header + b"".join(bytes(array.tobytes()) for array in arrays)

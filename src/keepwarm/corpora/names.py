@@ -9,6 +9,7 @@ under the prefix is somebody's, and stays.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -40,10 +41,15 @@ def hash_path(prefix: Path | str) -> Path:
     return Path(f"{stem(prefix)}.hash.npy")
 
 
+def view_path(prefix: Path | str) -> Path:
+    """Says of a pair whose `.idx` holds part of a `.bin` which part it is; other pairs have none."""
+    return Path(f"{stem(prefix)}.view.json")
+
+
 def all_of(prefix: Path | str) -> list[Path]:
     """All that may lie under a prefix, in the order in which it is written."""
     binary, index = pair(prefix)
-    return [binary, sidecar_path(prefix), hash_path(prefix), index]
+    return [binary, sidecar_path(prefix), hash_path(prefix), view_path(prefix), index]
 
 
 def remove(prefix: Path | str) -> None:
@@ -112,6 +118,18 @@ def release(prefix: Path | str, file: IO[bytes], *, whole: bool) -> None:
     _aside(prefix).unlink(missing_ok=True)
     with contextlib.suppress(OSError):
         file.close()
+
+
+def link(binary: Path, target: Path) -> None:
+    """A second name for the same data; where the file system has no such thing, a symbolic link."""
+    with files.explained(target):
+        try:
+            os.link(binary.resolve(), target)
+        except OSError as error:
+            if error.errno in (errno.EEXIST, errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+                raise
+            os.symlink(binary.name if binary.parent == target.parent else binary.resolve(), target)
+        files.fsync_folder(target.parent)
 
 
 def _taken(path: Path, output: Path | str) -> DataError:

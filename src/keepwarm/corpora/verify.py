@@ -8,7 +8,6 @@ documents seem to be cut at wrong places, the `.bin` is read a second time (shif
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
 from collections.abc import Sequence
@@ -35,6 +34,7 @@ from keepwarm.corpora.diagnosis import (
 from keepwarm.corpora.identity import hash_path
 from keepwarm.corpora.indexed import Sidecar, index_bytes, pair, read_sidecar, sidecar_path
 from keepwarm.corpora.lenient import Progress, RawIndex, read_raw, scan
+from keepwarm.corpora.names import link
 from keepwarm.corpora.shifted import Shift, find_shift, whole
 from keepwarm.errors import DataError
 
@@ -249,9 +249,9 @@ def repair(prefix: Path | str, report: Report, progress: Progress | None = None)
     made: list[Path] = []
     try:
         one = fix.reading
-        _link(binary, new_binary) if one.bytes == report.bin_bytes else _copy(binary, new_binary, one.bytes)
+        link(binary, new_binary) if one.bytes == report.bin_bytes else _copy(binary, new_binary, one.bytes)
         made.append(new_binary)
-        files.write_bytes(new_index, index_bytes(one.dtype, one.lengths, one.documents))  # type: ignore[arg-type]
+        files.write_bytes(new_index, index_bytes(one.dtype, one.lengths, one.documents))
         made.append(new_index)
         _check_repaired(target, report, progress)
     except BaseException:
@@ -280,18 +280,6 @@ def _check_repaired(target: Path, report: Report, progress: Progress | None) -> 
             "more is wrong with it than one new index can mend",
             f"keepwarm data verify {report.prefix}",
         )
-
-
-def _link(binary: Path, target: Path) -> None:
-    """A second name for the same data; where the file system has no such thing, a symbolic link beside it."""
-    with files.explained(target):
-        try:
-            os.link(binary.resolve(), target)
-        except OSError as error:
-            if error.errno in (errno.EEXIST, errno.ENOSPC, errno.EDQUOT, errno.EROFS):
-                raise
-            os.symlink(binary.name, target)
-        files.fsync_folder(target.parent)
 
 
 def _copy(binary: Path, target: Path, size: int) -> None:

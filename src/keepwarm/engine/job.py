@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from keepwarm.attempt.model import Attempt
-from keepwarm.attempt.records import Record
+from keepwarm.attempt.records import Record, Watch
 from keepwarm.corpora.source import Source
 from keepwarm.engine.build import Computing
 from keepwarm.evaluate.heldout import HeldOut
@@ -42,7 +42,7 @@ class Hooks:
     """Whom the leader tells, and asks. The other processes have none: what matters to them is shared."""
 
     tell: Callable[[Record], None] = lambda record: None
-    watch: Callable[[list[Record]], Sequence[Record]] | None = None  # asked after evaluations for events
+    watch: Watch | None = None  # asked after evaluations for events
     # Asked at step borders, with the seconds that saving and ending would take: True = save and leave.
     stop: Callable[[float], bool] = lambda seconds: False
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -82,6 +82,11 @@ def network_of(model: nn.Module, document_eod: int | None = None) -> Network:
     """A whole model in this process alone, in fp32, on the device that it is on."""
     world = alone()
     return Network(model.to(world.device), world, None, document_eod)
+
+
+def evaluating_network(model: nn.Module, precision: str, document_eod: int | None) -> Network:
+    """As `network_of`, its products in `precision`: fp32 or bf16."""
+    return replace(network_of(model, document_eod), autocast=torch.bfloat16 if precision == "bf16" else None)
 
 
 def keeps_documents_apart(network: Network) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import torch
 
 from keepwarm import __version__
-from keepwarm.attempt.line import cursors_at
+from keepwarm.attempt import point
 from keepwarm.attempt.records import Record
 from keepwarm.blend.stream import Stream
 from keepwarm.engine import model as models
@@ -16,44 +16,23 @@ from keepwarm.engine.job import Job
 from keepwarm.engine.machine import Machine, flops_per_token, memory_bytes
 from keepwarm.engine.network import Network
 from keepwarm.evaluate.heldout import Measured
-from keepwarm.lineage.manifest import Manifest, checkpoint_name
+from keepwarm.lineage.manifest import Manifest
 
 _SAVED_BYTES_PER_SECOND = 200e6  # until a checkpoint has been timed: a slow disk, with hashing
 _STATE_BYTES = 12  # of a parameter: itself and two moments in fp32
 
 
-def line_tokens(job: Job, step: int) -> int:
-    """Tokens of the whole line after a step of the attempt."""
-    return (job.start.line_tokens if job.start else 0) + job.attempt.tokens_at(step)
-
-
 def checkpoint_id(job: Job, step: int) -> str:
     """The id of the checkpoint after a step: its folder in the run folder."""
-    phase = job.attempt.schedule.phase(job.attempt.tokens_at(step))
-    return f"{job.attempt.folder}/checkpoints/{checkpoint_name(line_tokens(job, step), phase)}"
+    return point.checkpoint_id(job.attempt, job.start, step)
 
 
 def manifest_at(job: Job, stream: Stream, network: Network, step: int, at_end: Mapping[str, Measured]) -> Manifest:
     """The manifest after a step, its hashes still lacking; `at_end`: what was measured there over all windows."""
-    attempt, start = job.attempt, job.start
-    samples, tokens = attempt.batches.samples(step), attempt.tokens_at(step)
-    cursors, before = stream.cursors(samples), stream.cursors(0)
-    fed = dict(start.source_tokens) if start else {}
-    for source, position in cursors.items():
-        if position > before.get(source, 0):
-            fed[source] = fed.get(source, 0) + (position - before.get(source, 0)) * attempt.sequence_length
-    return Manifest(
-        id=checkpoint_id(job, step), parent=attempt.start, arm=attempt.arm, stage=attempt.stage, rung=attempt.rung,
-        attempt=attempt.sha256, plan=job.plan_sha256, step=step, samples=samples,
-        attempt_tokens=tokens, line_tokens=line_tokens(job, step),
-        lr=float(attempt.schedule.lr(tokens)), lr_max=attempt.schedule.lr_max, phase=attempt.schedule.phase(tokens),
-        global_batch_size=attempt.batches.size(max(0, step - 1)), schedule=attempt.schedule.to_dict(),
+    evaluation = {name: {"loss": m.loss, "windows": list(m.windows)} for name, m in at_end.items()}
+    return point.manifest_at(
+        job.attempt, job.start, stream, step, job.plan_sha256, evaluation,
         architecture_sha256=models.architecture_sha256(network.model.config),
-        cursors=(cursors_at(start, attempt.sequence_length) if start else {}) | cursors,
-        source_tokens=fed,
-        source_names=(dict(start.source_names) if start else {}) | {s.id: s.name for s in attempt.sources},
-        evaluation={name: {"loss": m.loss, "windows": list(m.windows)} for name, m in at_end.items()},
-        allowed=tuple(sorted({*attempt.allow, *(start.allowed if start else ())})),
         versions={"keepwarm": __version__, "torch": torch.__version__}, threads=job.threads,
         world_size=job.how.world_size, precision=job.how.precision, compiled=job.how.compiled, **job.identity,
     )  # fmt: skip

@@ -43,14 +43,25 @@ def header(
 ) -> dict[str, Any]:
     """The first record of `metrics.jsonl`. `end` is where the line stood before the stage; `drop` that end's cooldown.
 
-    An attempt that ends cooled is compared with references less the measured drop, where they were taken at peak.
+    An attempt that ends cooled is compared with references less the measured drop, where they were taken at peak. What was
+    not measured yet is left out: then there is no verdict (`lacking`).
     """
     phase = attempt.schedule.phase(attempt.tokens)
     drop = drop if phase == "cooled" else None
-    references = {name: _reference(name, manifest, drop) for name, manifest in taught if name in attempt.old}
-    before = {name: _reference(name, end, drop) for name in (*attempt.old, attempt.new) if end is not None and name}
+    references = {
+        name: _reference(name, manifest, drop)
+        for name, manifest in taught
+        if name in attempt.old and name in manifest.evaluation
+    }
+    before = {
+        name: _reference(name, end, drop)
+        for name in (*attempt.old, attempt.new)
+        if end is not None and name is not None and name in end.evaluation
+    }
     tolerance = {}
     for name, (value, unit) in attempt.judgement.tolerance.items():
+        if unit != "nats" and name not in references:
+            continue
         nats = value if unit == "nats" else value * references[name]["loss"]
         tolerance[name] = {"value": value, "unit": unit, "nats": nats}
     return {
@@ -65,12 +76,22 @@ def header(
         **({"cooldown_drop": {"checkpoint": drop.checkpoint, "windows": dict(drop.windows)}} if drop else {}),
         "adaptation": {
             "share": attempt.judgement.adaptation,
-            "before_at_peak": end.evaluation[attempt.new]["loss"] if end is not None and attempt.new else None,
+            "before_at_peak": end.evaluation[attempt.new]["loss"] if attempt.new in before and end else None,
         },
         "evaluation": {"steps": list(attempt.evaluation.steps), "subset": dict(attempt.evaluation.subset)},
         "tokens_per_byte": dict(tokens_per_byte), "possibly_seen": list(possibly_seen), "threads": threads,
         "keepwarm": __version__,
     }  # fmt: skip
+
+
+def lacking(header: Mapping[str, Any]) -> tuple[str, ...]:
+    """The corpora of a header without what an attempt is judged against."""
+    judged = [*header["old"], *([header["new"]] if header["new"] else [])]
+    return tuple(
+        name
+        for name in judged
+        if name not in header["before"] or (name in header["old"] and name not in header["references"])
+    )
 
 
 def _reference(name: str, manifest: Manifest, drop: CooldownDrop | None) -> dict[str, Any]:

@@ -32,9 +32,9 @@ def look_at(folder: Path) -> Foreign:
     if (folder / "config.json").is_file():
         return with_record(hugging_face(folder))
     if is_step_folder(folder):
-        return megatron(folder)
+        return with_record(megatron(folder))
     if steps_in(folder) or (folder / "latest").exists() or (folder / "latest_universal").exists():
-        return megatron(*named_step(folder))
+        return with_record(megatron(*named_step(folder)))
     there = "there is no such folder" if not folder.is_dir() else "neither a keepwarm checkpoint (manifest.json), a "
     if folder.is_dir():
         there += "Hugging Face folder (config.json) nor a Megatron-DeepSpeed checkpoint (global_stepN)"

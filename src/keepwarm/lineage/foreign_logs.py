@@ -3,11 +3,13 @@
 New and middle: `iteration=       1/      20 | consumed_samples=  8 | ... | learning_rate=0.0001 | ...`; old:
 `iteration        1/  317892 | consumed samples:  96 | ... | learning rate: 3.000E-04 | ...`. Whatever stands before is a
 launcher's or a logger's. The rate of line k is the one that step k + 1 uses, which is also what a checkpoint of
-iteration k holds.
+iteration k holds. A loss that is not printed means something (NaN, or a skipped step), so a line is read whole or not at
+all: one that was cut, or that another process wrote into, is none.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +20,14 @@ from keepwarm.errors import DataError
 
 _TRAINING = re.compile(r"\biteration[= ] *([0-9]+)/ *([0-9]+) \|(.*)")
 _FIELD = re.compile(r" *([a-z ]+?)(?: \([a-z]+\))? *[=:] *(\S+) *")
-_FROM_RANDOM = "will start from random"  # the trainer found nothing to load, and trains on from nothing
+_ALWAYS = frozenset(
+    {"learning rate", "number of skipped iterations", "number of nan iterations"}
+)  # the last two come last
+_NUMBERS = _ALWAYS | {
+    "consumed samples", "consumed tokens", "elapsed time per iteration", "global batch size", "lm loss", "loss scale",
+    "grad norm",
+}  # fmt: skip
+FROM_RANDOM = "will start from random"  # the trainer found nothing to load, and trains on from nothing
 _NEW_DIGITS, _OLD_DIGITS = 6, 4  # %.6g and %.3E
 
 
@@ -38,6 +47,16 @@ class LogLine:
     grad_norm: float | None
     skipped: int  # iterations since the line before
     nans: int
+    loss_scale: float | None = None
+    seconds: float = 0.0  # of an iteration
+
+    @property
+    def not_finite(self) -> bool:
+        """True of a loss that is no finite number. One that is not printed though no step was skipped was NaN (or not above
+        0, which no text's is)."""
+        if self.loss is None:
+            return self.nans > 0 or not self.skipped
+        return not math.isfinite(self.loss)
 
     def has_rate(self, lr: float) -> bool:
         """True if `lr` would have been printed as this line's."""
@@ -69,7 +88,7 @@ def read_logs(paths: Sequence[Path]) -> Log:
         try:
             with open(path, encoding="utf-8", errors="replace") as file:
                 for number, text in enumerate(file, start=1):
-                    if _FROM_RANDOM in text:
+                    if FROM_RANDOM in text:
                         from_random.append(f"{path}:{number}")
                     elif (line := training_line(text, f"{path}:{number}")) is not None:
                         lines.append(line)
@@ -89,21 +108,26 @@ def read_logs(paths: Sequence[Path]) -> Log:
 
 
 def training_line(text: str, place: str) -> LogLine | None:
-    """A line of a log as an iteration; None of any other."""
+    """A line of a log as an iteration; None of any other, and of one that is cut or mixed with another's words."""
     match = _TRAINING.search(text)
     if match is None:
         return None
-    fields = {}
-    for part in match[3].split("|"):
-        field = _FIELD.fullmatch(part.replace("_", " ").rstrip())
+    fields: dict[str, str] = {}
+    for part in match[3].replace("_", " ").split("|"):
+        field = _FIELD.fullmatch(part.rstrip())
         if field is not None:
-            fields[field[1]] = field[2]
-    lr = fields.get("learning rate")
+            fields[field[1].removesuffix(" ms")] = field[2]
+        elif any(name in part for name in _NUMBERS):
+            return None
+    found = {name: number(fields[name]) for name in _NUMBERS & fields.keys()}
+    if not found.keys() >= _ALWAYS or None in found.values():
+        return None
     return LogLine(
         place, int(match[1]), int(match[2]), _whole(fields.get("consumed samples")), _whole(fields.get("consumed tokens")),
-        float(lr) if lr is not None else None, _OLD_DIGITS if lr is not None and "E" in lr else _NEW_DIGITS,
-        _whole(fields.get("global batch size")), number(fields.get("lm loss")), number(fields.get("grad norm")),
-        _whole(fields.get("number of skipped iterations")) or 0, _whole(fields.get("number of nan iterations")) or 0,
+        found["learning rate"], _OLD_DIGITS if "E" in fields["learning rate"] else _NEW_DIGITS,
+        _whole(fields.get("global batch size")), found.get("lm loss"), found.get("grad norm"),
+        _whole(fields["number of skipped iterations"]) or 0, _whole(fields["number of nan iterations"]) or 0,
+        found.get("loss scale"), (found["elapsed time per iteration"] or 0.0) / 1000,
     )  # fmt: skip
 
 

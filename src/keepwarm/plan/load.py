@@ -20,6 +20,7 @@ from pydantic import BaseModel, ValidationError
 from keepwarm.errors import PlanError
 from keepwarm.plan.checks import cross_errors
 from keepwarm.plan.corpus import CorpusSpec, EvaluationSpec, FilesSpec
+from keepwarm.plan.megatron import MegatronSpec
 from keepwarm.plan.model import Plan
 
 Place = tuple[str | int, ...]
@@ -279,10 +280,16 @@ def _absolute(plan: Plan, folder: Path) -> Plan:
         proxy = getattr(spec, "proxy", None)
         return spec.model_copy(update=found if proxy is None else {**found, "proxy": files(proxy)})
 
+    def trainer(spec: MegatronSpec | None) -> MegatronSpec | None:
+        if spec is None:
+            return None
+        tokenizer = spec.tokenizer.model_copy(update={"model": local(spec.tokenizer.model)})
+        return spec.model_copy(update={"trainer": place(spec.trainer), "tokenizer": tokenizer})
+
     update: dict[str, Any] = {
         "corpora": {name: files(spec) for name, spec in plan.corpora.items()},
         "evaluation": {name: files(spec) for name, spec in plan.evaluation.items()},
-        "run": plan.run.model_copy(update={"folder": place(plan.run.folder)}),
+        "run": plan.run.model_copy(update={"folder": place(plan.run.folder), "megatron": trainer(plan.run.megatron)}),
         "buffer": plan.buffer.model_copy(
             update={"scores": {name: tuple(map(place, paths)) for name, paths in plan.buffer.scores.items()}}
         ),

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
+from keepwarm.plan.megatron import MegatronSpec
 from keepwarm.plan.parts import AutoCount, Model, listed
 
 Keep = Literal["all", "peak-before-each-cooldown", "needed"]
@@ -16,7 +17,10 @@ class RunSpec(Model):
     """Where and how it runs."""
 
     folder: str = Field(description="the run folder: all state is in there")
-    backend: Literal["native"] = Field("native", description="native: this machine")
+    backend: Literal["native", "megatron"] = Field(
+        "native", description="native: this machine; megatron: Megatron-DeepSpeed, by jobs that keepwarm launch writes"
+    )
+    megatron: MegatronSpec | None = Field(None, description="of the backend megatron")
     threads: int | None = Field(None, ge=1, description="CPU threads; all cores when left out")
     compile: Literal["auto", "always", "never"] = Field(
         "auto", description="torch.compile of the decoder blocks; auto: where the attempt is long enough to pay it back"
@@ -41,9 +45,12 @@ class RunSpec(Model):
     def _once(cls, value: tuple[Tracker, ...]) -> tuple[Tracker, ...]:
         return tuple(dict.fromkeys(value))
 
-    @field_validator("backend", mode="before")
-    @classmethod
-    def _not_yet(cls, value: Any) -> Any:
-        if value == "megatron":
-            raise ValueError("the megatron backend is not there yet in this version; use native")
-        return value
+    @model_validator(mode="after")
+    def _of_backend(self) -> RunSpec:
+        if self.backend == "megatron" and self.megatron is None:
+            raise ValueError("backend megatron needs megatron: {trainer: ..., machine: ..., nodes: ..., ...}")
+        if self.backend != "megatron" and self.megatron is not None:
+            raise ValueError("megatron is given, and the backend is native: leave it out, or say backend: megatron")
+        if self.backend == "megatron" and (self.trackers or self.compile != "auto"):
+            raise ValueError("trackers and compile belong to the backend native; the trainer has its own TensorBoard")
+        return self

@@ -90,6 +90,14 @@ def lines(version: BufferVersion, samples: dict[str, tuple[str, ...]]) -> Iterat
             yield from (f"  | {line}" for line in text.splitlines())
 
 
+def file_list(version: BufferVersion) -> str:
+    """B as a list of `weight prefix corpus` lines, as the lab's tools read it: a line a stage, weighed by its tokens."""
+    return "".join(
+        f"{entry.tokens / version.tokens!r} {entry.prefix.absolute()} buffer.{entry.stage}\n"
+        for entry in version.entries
+    )
+
+
 def _row(entry: dict[str, Any]) -> tuple[str, ...]:
     sources = entry["sources"]
     origins = ", ".join(f"{source['name']} {source['documents']:,}" for source in sources[:_ORIGINS])

@@ -165,7 +165,7 @@ def _training(log: Points) -> tuple[str | None, tuple[str, ...]]:
         )
     if log.unparsed_lines:
         notes.append(f"lines that begin like a point and can not be read: {log.unparsed_lines}")
-    bad = [line for line in lines if _not_finite(line)]
+    bad = [line for line in lines if line.not_finite]
     if bad:
         first, where = bad[0], f"at iteration {bad[0].iteration:,} (line {_line_number(bad[0])})"
         after = [line for line in lines if line.iteration > first.iteration and line.loss is not None]
@@ -177,13 +177,6 @@ def _training(log: Points) -> tuple[str | None, tuple[str, ...]]:
 
 def _line_number(line: LogLine) -> str:
     return line.place.rpartition(":")[2]
-
-
-def _not_finite(line: LogLine) -> bool:
-    """A loss that is not printed though the step was not skipped was NaN (or not above 0, which no text's is)."""
-    if line.loss is None:
-        return line.nans > 0 or not line.skipped
-    return not math.isfinite(line.loss)
 
 
 def _losses(lines: Sequence[LogLine], switch: int) -> tuple[Floats, Floats, Floats]:

@@ -21,6 +21,7 @@ import numpy as np
 from keepwarm.attempt.passed_over import broken_words, passed_over_words
 from keepwarm.attempt.records import DECISION
 from keepwarm.evaluate.forgetting import paired_noise
+from keepwarm.evaluate.references import lacking
 from keepwarm.plan.corpus import called
 from keepwarm.strategy.evidence import control_above, own_start
 from keepwarm.strategy.trouble import Kind, helps, trouble_of
@@ -141,6 +142,9 @@ def judge(records: Sequence[Record]) -> Verdict:
     end = next((record for record in evaluations if record["full"] and record["step"] == last_step > 0), None)
     if end is None:
         return Verdict("undecided", ("the attempt has not come to its end", *passed_over), step, tokens, {}, {})
+    if missing := lacking(header):
+        why = f"no loss to hold it against, from before and in the phase that it ends in: {', '.join(missing)}"
+        return Verdict("undecided", (why, *passed_over), step, tokens, {}, {})
     more = next((r for r in records if r["kind"] == "event" and r["event"] == "regret" and "windows" in r), None)
     old = {name: _old(name, header, end, more) for name in header["old"]}
     new = {header["new"]: _new(header, end, records, stopped is not None)} if header["new"] else {}

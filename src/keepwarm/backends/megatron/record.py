@@ -42,7 +42,8 @@ class Launch:
     ]  # the command that makes LOAD from the start checkpoint before the first job; () = it is there
     save: str
     environment: Mapping[str, str]  # what train_alcf.sh reads
-    arguments: tuple[str, ...]  # what stands behind `bash train_alcf.sh`
+    arguments: tuple[str, ...]  # what stands behind `bash train_alcf.sh` in the launch's first job
+    resume_arguments: tuple[str, ...] = ()  # and in every job behind it, which loads what SAVE holds
     trainer: str  # the folder that holds train_alcf.sh
     data_list: str
     data_list_sha256: str

@@ -1,0 +1,71 @@
+"""One line on the lab's stack from a plan to its verdict, on a simulated cluster that fails on the way."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cluster.loader import Blend
+from cluster.simulated import Event
+from keepwarm.api import open_attempt
+from keepwarm.attempt.line import open_stream
+from keepwarm.cli.main import main
+
+TRAINER = Path(__file__).parent / "cluster/trainer"
+MEGATRON = (
+    "run: {folder: FOLDER, backend: megatron, save_every: 2_560, megatron: {trainer: TRAINER, scheduler: pbs, account: A, "
+    "queue: q, nodes: 1, gpus_per_node: 2, walltime: 1h, architecture: AuroraGPT-7B, "
+    "tokenizer: {type: HFTokenizer, model: FOLDER/tokens/tokenizer.json}}}"
+)
+
+
+@pytest.fixture
+def on_cluster(edit_plan, workplace, one_stage_text, cluster):
+    """The tiny plan of one stage, for the simulated cluster; its run folder."""
+    (workplace / "plan.yaml").write_text(one_stage_text)
+    run = workplace / "run"
+    edit_plan(
+        ("layers: 1, heads: 2, kv_heads: 2}", "layers: 1, heads: 2, kv_heads: 2, intermediate_size: 96}"),
+        ("ladder: [{rung: replay, shares: [5%, 25%]}]", "shift: weak, ladder: [{rung: replay, shares: [25%]}]"),
+        ("tokens: 10_240}", "tokens: 5_120}"), ("precision: fp32\n", ""),
+        ("run: {folder: run, threads: 1}", MEGATRON.replace("FOLDER", str(run)).replace("TRAINER", str(TRAINER))),
+    )  # fmt: skip
+    return run
+
+
+def read_by(attempt_folder: Path) -> None:
+    """What the trainer reads of the attempt's list is the attempt, source by source."""
+    opened = open_attempt(attempt_folder)
+    attempt, launch = opened.attempt, attempt_folder / "launches/1-train"
+    samples = attempt.batches.samples(attempt.steps)
+    blend = Blend(launch / "data-list.txt", samples, attempt.sequence_length, seed=attempt.seed + 1)
+    stream = open_stream(attempt, opened.feed)
+    ours, numbers = stream.batch(0, samples + 64)
+    for path in sorted((launch / "views").glob("*.view.json")):
+        view = json.loads(path.read_text())
+        corpus = blend.names.index(path.name.removesuffix(".view.json"))
+        theirs = np.stack([blend[n][:-1] for n in range(samples) if blend.turns[n, 0] == corpus])
+        mine = ours[numbers == stream.source_ids.index(view["source"]), :-1][: len(theirs)]
+        assert theirs.tolist() == mine.tolist()
+
+
+@pytest.mark.slow
+def test_a_line_goes_from_a_plan_to_a_verdict_through_failures(on_cluster, cluster, capsys):
+    cluster.events += [Event(1, "node", r"iteration= +13/"), Event(2, "walltime", r"iteration= +17/")]
+    assert main(["launch", "plan.yaml", "--submit"]) == 0
+    trained = [job for job in cluster.run() if job.script.name == "job.sh"]
+    assert [job.code for job in trained][:2] == [-9, -15] and trained[-1].code == 0
+    base = on_cluster / "arms/cookbook/base/00-base"
+    assert (base / "checkpoints-megatron/latest").read_text() == "global_step20"
+    read_by(base)
+    assert main(["observe", "plan.yaml"]) == 0
+    assert main(["launch", "plan.yaml", "--submit"]) == 0
+    assert {job.code for job in cluster.run()} == {0}
+    read_by(on_cluster / "arms/cookbook/stage2/00-replay")
+    capsys.readouterr()
+    assert main(["observe", "plan.yaml"]) == 0
+    told = capsys.readouterr().out
+    assert "verdict: recovered" in told and "stage2: replay 25%, step 20 of 20" in told
