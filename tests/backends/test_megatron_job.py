@@ -12,12 +12,13 @@ from keepwarm.cli.main import main
 
 # Saves as the trainer does, STEPS iterations a job, and ends with exit status 0 whatever happened.
 TRAINER = """\
-echo "$LOAD | $*" >>"$SEEN"
+echo "$LOAD | $*${PROCESSES:+ of $WORLD_SIZE, $GRAD_ACC_STEPS at a time}" >>"$SEEN"
 [ -n "${STEPS:-}" ] || exit 0
 at=0
 if [ -f "$SAVE/latest" ]; then at=$(sed s/global_step// "$SAVE/latest"); fi
 at=$((at + STEPS)); [ $at -le $TRAIN_ITERS ] || at=$TRAIN_ITERS
 mkdir -p "$SAVE/global_step$at"
+for rank in $(seq 0 $((WORLD_SIZE - 1))); do touch "$SAVE/global_step$at/zero_pp_rank_${rank}_mp_rank_00_optim_states.pt"; done
 echo -n "global_step$at" >"$SAVE/latest"
 """
 QUEUE = """\
@@ -83,6 +84,30 @@ def test_a_chain_goes_on_until_the_last_iteration_is_saved(job, attempt):
     logs = sorted(path.name for path in (attempt / "launches/1-train/logs").glob("*.log"))
     assert logs == ["001-7.log", "002-7.log", "003-7.log"]
     assert "iteration 6 of 6 is saved" in (attempt / "launches/1-train/logs/002-7.log").read_text()
+
+
+def test_another_number_of_nodes_goes_on_from_a_universal_copy(job, attempt, line):
+    """The shards of 2 processes can be loaded by 2 alone; the batch of 8 stays, in fewer steps of accumulation."""
+    nodes = line / "nodes"
+    nodes.write_text("a\nb\n")
+    assert job("00-replay/1-train", STEPS="2")[0] == 75
+    status, seen, _ = job("00-replay/1-train", STEPS="2", PBS_NODEFILE=str(nodes), PROCESSES="told")
+    copy = attempt / "launches/1-train/of-2-global_step2"
+    assert status == 75 and seen == [
+        f"keepwarm convert {attempt}/checkpoints-megatron/global_step2 {copy}/global_step2_universal --to universal --trust",
+        f"{copy} | --universal-checkpoint --seed=2 --exit-duration-in-mins=45 of 4, 2 at a time",
+    ]
+    status, seen, _ = job("00-replay/1-train", STEPS="2", PBS_NODEFILE=str(nodes), PROCESSES="told")
+    assert status == 0  # four shards by now: a plain resume
+    assert seen == [f"{attempt}/checkpoints-megatron | --seed=2 --exit-duration-in-mins=45 of 4, 2 at a time"]
+
+
+def test_nodes_that_can_not_share_the_batch_train_nothing(job, attempt, line):
+    (line / "nodes").write_text("a\nb\nc\n")
+    status, seen, _ = job("00-replay/1-train", STEPS="2", PBS_NODEFILE=str(line / "nodes"))
+    assert status == 75 and [each for each in seen if "|" in each] == []
+    said = (attempt / "launches/1-train/logs/001-7.log").read_text()
+    assert "6 processes can't share a batch of 8 sequences, 1 at a time" in said
 
 
 def test_jobs_that_save_nothing_end_the_chain(job, attempt):

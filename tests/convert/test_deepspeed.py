@@ -37,7 +37,10 @@ def test_a_recorded_step_becomes_the_recorded_copy(saved, tmp_path, differences)
     assert (tmp_path / "load/latest_universal").read_bytes() == (saved / "latest_universal").read_bytes()
     assert {path.name for path in out.iterdir()} == {STATES, "zero", "keepwarm.json"}
     record = json.loads((out / "keepwarm.json").read_text())
-    assert (record["written"], record["moments"], record["notes"]) == ("universal", "kept", [])
+    assert (record["written"], record["moments"]) == ("universal", "kept")
+    assert record["notes"] == [
+        "its 3 pickled files were checked before DeepSpeed read them: they name nothing that is not on the list"
+    ]
     assert record["files"].keys() == {str(path.relative_to(out)) for path in out.rglob("*.pt")}
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from cluster.loader import Blend
 
+from cluster.loader import Blend
 from keepwarm.convert.reader import open_model
 
 GOLDEN = Path(__file__).parents[1] / "golden"

@@ -280,9 +280,9 @@ def test_evaluations_make_the_full_verdict_and_the_manifest(place):
     assert (found.next.do, found.next.command) == ("run", "keepwarm run PLAN")
     evaluations = kinds(found, "eval")
     assert [(each["step"], each["full"], each["measured_by"]) for each in evaluations] == [
-        (0, True, place.start.id), (10, True, None), (20, True, None),
+        (0, True, place.start.id), (10, False, None), (10, True, None), (20, True, None),
     ]  # fmt: skip
-    assert evaluations[2]["bits_per_byte"] == {"d0": None, "d1": pytest.approx(4.55 / math.log(2) * 0.25)}
+    assert evaluations[3]["bits_per_byte"] == {"d0": None, "d1": pytest.approx(4.55 / math.log(2) * 0.25)}
     end = found.end
     assert end is not None and (end.step, end.samples, end.attempt_tokens, end.line_tokens) == (20, 160, 2560, 15_360)
     assert (end.lr, end.phase, end.phase_is, end.weights, end.location) == (
@@ -293,6 +293,9 @@ def test_evaluations_make_the_full_verdict_and_the_manifest(place):
     assert end.cursors == {ids["d1"]: 120, ids["d0"]: 40} and end.source_tokens[ids["d1"]] == 120 * LENGTH
     written = json.loads((place.run / end.id / "manifest.json").read_text())
     assert written["precision"] == "bf16" and place.observe().end == end
+    before = read_manifest(place.run / end.id.replace(f"{end.line_tokens:015d}", f"{end.line_tokens - 1280:015d}"))
+    assert (before.step, before.phase, before.optimizer_state, before.evaluation) == (10, "peak", True, {})
+    assert before.cursors == {ids["d1"]: 60, ids["d0"]: 20}  # what a decay may begin from
 
 
 def test_without_references_there_is_no_verdict(place):
@@ -306,7 +309,7 @@ def test_without_references_there_is_no_verdict(place):
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        ({"lr": 1e-4}, "LR 0.0001, and the attempt's schedule ends at 0.0002"),
+        ({"lr": 1e-4}, "LR 0.0001, and the attempt's schedule has 0.0002 at its end"),
         ({"batch": 16}, "consumed samples 320, not 160; global batch size 16, not 8"),
     ],
 )

@@ -52,7 +52,8 @@ def _recorded(plan: Plan, tokenizer: Tokenizer, folder: Path, found: Foreign, ma
     """A keepwarm checkpoint, or an adopted one: then its weights are loaded from where they lie."""
     lr, lr_is, phase, phase_is = _ended(plan, found, manifest)
     if manifest.location is None:
-        return replace(manifest, id=str(folder.resolve()), parent=None)
+        known = manifest.tokenizer_sha256 or tokenizer.sha256  # one that was converted does not say
+        return replace(manifest, id=str(folder.resolve()), parent=None, tokenizer_sha256=known)
     weights = look_at(Path(manifest.location))
     _check_loadable(plan, weights, f"the record of {weights.words()} in {manifest.location}")
     moments = manifest.optimizer_state and _has_moments(plan, weights)

@@ -58,7 +58,8 @@ def universal(source: str, out: str) -> list[str]:
         input_folder=source, output_folder=out, num_extract_workers=1, num_merge_workers=1, keep_temp_folder=False,
         strict=False, inject_missing_state=lacks,
     ))  # fmt: skip
-    return [INJECTED] if lacks else []
+    checked = f"its {len(files)} pickled files were checked before DeepSpeed read them: they name nothing that is not on the list"
+    return [checked, INJECTED] if lacks else [checked]
 
 
 def _convert(asked: Namespace) -> None:

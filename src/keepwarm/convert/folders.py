@@ -244,7 +244,7 @@ def _check_pointer(out: Path) -> None:
         raise KeepwarmError(
             f"{pointer}: names {named} already",
             "the trainer loads what it names, and it names one",
-            f"choose a folder of its own: keepwarm convert ... {out.parent / 'restart' / out.name}",
+            f"choose a folder of its own, {out.parent / 'restart' / out.name}; or let go of what it names: rm {pointer}",
         )
 
 

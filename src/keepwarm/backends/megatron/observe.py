@@ -16,19 +16,20 @@ from typing import Any
 from keepwarm.attempt.line import Feed, open_stream
 from keepwarm.attempt.model import Attempt
 from keepwarm.attempt.passed_over import broken_words
+from keepwarm.attempt.point import checkpoint_id
 from keepwarm.attempt.progress import end_of
 from keepwarm.attempt.records import Record, read_metrics, read_verdict, write_metrics
 from keepwarm.backends.megatron.evaluate import Losses, read_evaluations, saved_steps
-from keepwarm.backends.megatron.observed_end import end_at
 from keepwarm.backends.megatron.observed_logs import Course, course, read_jobs
 from keepwarm.backends.megatron.observed_next import Next, Stands, next_of
 from keepwarm.backends.megatron.observed_records import records_of
+from keepwarm.backends.megatron.observed_saved import saved_at
 from keepwarm.backends.megatron.observed_warnings import interval, warnings_of
 from keepwarm.backends.megatron.record import Launch, launches_of
 from keepwarm.backends.megatron.write import SUBMITTED
 from keepwarm.blend.stream import Stream
 from keepwarm.errors import KeepwarmError, LineageError
-from keepwarm.lineage.manifest import Manifest, write_record
+from keepwarm.lineage.manifest import Manifest, checkpoints_of, write_record
 from keepwarm.strategy.verdict import Verdict, judge
 
 Launches = Sequence[tuple[Path, Launch]]
@@ -113,6 +114,8 @@ def observe(asked: Asked, logs: Sequence[Path] = (), *, write: bool = True) -> O
         records = read_metrics(folder / "metrics.jsonl")
     elif write:
         write_metrics(folder / "metrics.jsonl", records)
+        for each in _on_the_way(asked, launches, found, open_stream(asked.attempt, asked.feed), saved):
+            write_record(asked.run_folder / each.id, each)
         if end is not None and end_of(folder) is None:
             write_record(asked.run_folder / end.id, end)
     verdict = judge(records)
@@ -143,7 +146,10 @@ def _recorded(
     made = records()
     end: Manifest | str | None = end_of(asked.folder)
     if end is None and reached and broken_words(made) is None:
-        end = _end(asked, launches[-1][1], found, stream, saved, losses)
+        end = _saved(
+            asked, launches[-1][1], attempt.steps, found, stream, saved.get(launches[-1][1].end_iteration),
+            losses.get(attempt.steps),
+        )  # fmt: skip
     if not isinstance(end, str):
         return made, end
     warnings.append({"step": attempt.steps, "event": "checkpoint-differs", "text": end, "warning": True})
@@ -196,19 +202,31 @@ def _submitted(launch_folder: Path) -> str | None:
     return str(json.loads(path.read_text(encoding="utf-8"))["job_id"]) if path.exists() else None
 
 
-def _end(
-    asked: Asked,
-    launch: Launch,
-    found: Course,
-    stream: Stream,
-    saved: Mapping[int, Path],
-    evaluations: Mapping[int, Losses],
-) -> Manifest | str | None:
-    """The last step's manifest, or what is wrong with its checkpoint; None while it is not saved, or not measured."""
-    checkpoint, losses = saved.get(launch.end_iteration), evaluations.get(asked.attempt.steps)
-    if checkpoint is None or losses is None:
+def _saved(
+    asked: Asked, launch: Launch, step: int, found: Course, stream: Stream, checkpoint: Path | None, losses: Losses | None
+) -> Manifest | str | None:  # fmt: skip
+    """A step's manifest, or what is wrong with its checkpoint; None while it is not saved, or the last one not measured."""
+    if checkpoint is None or (losses is None and step == asked.attempt.steps):
         return None
-    skipped = sum(each.line.skipped for each in found.steps)
-    return end_at(
-        asked.attempt, launch, asked.start, stream, checkpoint, losses, asked.plan_sha256, asked.identity, skipped
+    skipped = sum(each.line.skipped for each in found.steps if each.step <= step)
+    at_end = losses if losses is not None and step == asked.attempt.steps else {}
+    return saved_at(
+        asked.attempt, launch, step, asked.start, stream, checkpoint, at_end, asked.plan_sha256, asked.identity, skipped
     )  # fmt: skip
+
+
+def _on_the_way(
+    asked: Asked, launches: Launches, found: Course, stream: Stream, saved: Mapping[int, Path]
+) -> list[Manifest]:
+    """Manifests of the saved steps before the last that are logged and have none yet: later rungs may start from them."""
+    first, there = launches[0][1].first_iteration, {path.name for path in checkpoints_of(asked.folder)}
+    made: list[Manifest] = []
+    for iteration, checkpoint in saved.items():
+        step = iteration - first
+        if not 0 < step < asked.attempt.steps or step > found.last:
+            continue
+        name = Path(checkpoint_id(asked.attempt, asked.start, step)).name
+        launch = next(each for _, each in launches if iteration <= each.end_iteration)
+        each = None if name in there else _saved(asked, launch, step, found, stream, checkpoint, None)
+        made += [each] if isinstance(each, Manifest) else []
+    return made

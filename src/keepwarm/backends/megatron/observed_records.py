@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
 
 from keepwarm.attempt.model import Attempt
 from keepwarm.attempt.records import NON_FINITE, SKIPPED, Record, finite
@@ -16,7 +17,7 @@ from keepwarm.backends.megatron.evaluate import Losses
 from keepwarm.backends.megatron.observed_logs import Course, Step
 from keepwarm.backends.megatron.observed_warnings import agrees, frozen_stretches, rates_behind
 from keepwarm.blend.stream import Stream
-from keepwarm.evaluate.heldout import bits_per_byte
+from keepwarm.evaluate.heldout import bits_per_byte, subset
 from keepwarm.lineage.log_points import TEST, Validation
 from keepwarm.lineage.manifest import Manifest
 
@@ -154,7 +155,11 @@ def _measured(
     start: Manifest | None,
     corpora: Collection[str],
 ) -> Iterator[Record]:
-    """Evaluations over all windows. That before the first step is the start's own, where it was measured."""
+    """Evaluations over all windows. That before the first step is the start's own, where it was measured.
+
+    On the way each stands twice: over the windows that are measured natively there, from which the strategist tells how
+    the attempt develops, and over all, by which that is corrected.
+    """
     if start is not None and 0 not in evaluations and set(corpora) <= set(start.evaluation):
         yield _evaluation(attempt, header, 0, {name: start.evaluation[name] for name in corpora}, start.id)
     for step, each in sorted(evaluations.items()):
@@ -165,16 +170,25 @@ def _measured(
         if bad:
             text = f"the held-out loss of {', '.join(bad)}"
             yield {"kind": "event", "event": NON_FINITE, "step": step, "text": text, "what": "a held-out loss"}
+        elif 0 < step < attempt.steps:
+            sizes = attempt.evaluation.subset
+            part = {name: _part(found["windows"], sizes[name]) for name, found in losses.items() if name in sizes}
+            yield _evaluation(attempt, header, step, part, None, full=False)
         yield _evaluation(attempt, header, step, losses, None)
 
 
+def _part(windows: Sequence[float], size: int) -> dict[str, Any]:
+    chosen = [windows[number] for number in subset(len(windows), size)]
+    return {"loss": sum(chosen) / len(chosen), "windows": chosen}
+
+
 def _evaluation(
-    attempt: Attempt, header: Record, step: int, losses: Losses, measured_by: str | None
+    attempt: Attempt, header: Record, step: int, losses: Losses, measured_by: str | None, *, full: bool = True
 ) -> Record:  # fmt: skip
     tokens, per_byte = attempt.tokens_at(step), header["tokens_per_byte"]
     loss = {name: found["loss"] for name, found in losses.items()}
     return {
-        "kind": "eval", "step": step, "full": True, "lr": float(attempt.schedule.lr(tokens)),
+        "kind": "eval", "step": step, "full": full, "lr": float(attempt.schedule.lr(tokens)),
         "phase": attempt.schedule.phase(tokens), "measured_by": measured_by, "loss": loss,
         "bits_per_byte": {
             name: None if value is None else bits_per_byte(value, per_byte.get(name)) for name, value in loss.items()

@@ -44,7 +44,11 @@ def files_of(
         follows=shlex.quote(follows or ""), begin=launch.begin_iteration, end=launch.end_iteration,
         most=site.spec.attempts_without_progress, prepare=shlex.join(launch.prepare), **_scheduling(site),
     )  # fmt: skip
-    return {TRAIN: _train(launch), JOB: job, EVALUATE: evaluation_script(plan, folder, f"{name}-eval", evaluate, site)}
+    return {
+        TRAIN: _train(launch, folder),
+        JOB: job,
+        EVALUATE: evaluation_script(plan, folder, f"{name}-eval", evaluate, site),
+    }
 
 
 def evaluation_script(
@@ -69,13 +73,13 @@ def _setup(site: Site) -> str:
     return "\n".join(site.spec.setup) or ":"
 
 
-def _train(launch: Launch) -> str:
+def _train(launch: Launch, folder: Path) -> str:
     """What is typed at the trainer: once at the launch's beginning, and whenever it goes on."""
     variables = " \\\n".join(f"  {name}={shlex.quote(value)}" for name, value in launch.environment.items())
     return _filled(
         "train", name=launch.name, attempt=launch.attempt, trainer=shlex.quote(launch.trainer), variables=variables,
         arguments=_typed(launch.arguments), resume_arguments=_typed(launch.resume_arguments),
-        save=shlex.quote(launch.save),
+        launch=shlex.quote(str(folder)),
     )  # fmt: skip
 
 

@@ -1,5 +1,6 @@
-"""Where an attempt ended, as a manifest, once its last step is logged, saved and measured.
+"""A saved step of an attempt as a manifest; that of its last step once it is logged, saved and measured.
 
+Those before it are what a later rung may start from, as natively: they need no losses.
 LR and phase are the checkpoint's own, read from its state and held against the attempt's schedule; what was fed follows
 from the attempt, as natively, for its list names nothing else. The tensors stay where the trainer saved them.
 """
@@ -27,21 +28,21 @@ def plain_of(step: Path) -> Path:
     return plain if plain.is_dir() else step
 
 
-def end_at(
-    attempt: Attempt, launch: Launch, start: Manifest | None, stream: Stream, checkpoint: Path, losses: Losses,
+def saved_at(
+    attempt: Attempt, launch: Launch, step: int, start: Manifest | None, stream: Stream, checkpoint: Path, losses: Losses,
     plan_sha256: str, identity: Mapping[str, Any], skipped: int,
 ) -> Manifest | str:  # fmt: skip
-    """The manifest of the last step; or in what its checkpoint differs from what the attempt says, in words.
+    """The manifest of a step; or in what its checkpoint differs from what the attempt says, in words.
 
-    `skipped`: steps without an update. The trainer's schedule stands still at them, so it may be as many steps late.
+    `skipped`: steps before it without an update. The trainer's schedule stands still at them, so it may be as many late.
     """
     found = megatron(plain_of(checkpoint))
-    differs = _differences(attempt, launch, found, skipped)
+    differs = _differences(attempt, launch, step, found, skipped)
     if differs:
         return f"{found.folder}: {'; '.join(differs)}"
     evaluation = {name: {"loss": each["loss"], "windows": list(each["windows"])} for name, each in losses.items()}
     made = manifest_at(
-        attempt, start, stream, attempt.steps, plan_sha256, evaluation,
+        attempt, start, stream, step, plan_sha256, evaluation,
         architecture_sha256=start.architecture_sha256 if start else "", weights=found.kind, location=str(found.folder),
         unknown=found.unknown, optimizer_state=found.moments, world_size=launch.world_size,
         precision=launch.environment.get("DTYPE", "bf16"), **identity,
@@ -52,19 +53,20 @@ def end_at(
     return replace(made, lr=found.lr, phase_is=phase_is)
 
 
-def _differences(attempt: Attempt, launch: Launch, found: Foreign, skipped: int) -> list[str]:
-    tokens, late = attempt.tokens, attempt.tokens_at(attempt.steps - skipped)
+def _differences(attempt: Attempt, launch: Launch, step: int, found: Foreign, skipped: int) -> list[str]:
+    tokens, late = attempt.tokens_at(step), attempt.tokens_at(step - skipped)
     before = launch.first_iteration * launch.global_batch_size
     due, due_late = float(attempt.schedule.lr(tokens)), float(attempt.schedule.lr(late))
     said = {
-        "iteration": (found.iteration, launch.end_iteration),
-        "consumed samples": (found.samples, before + attempt.batches.samples(attempt.steps)),
+        "iteration": (found.iteration, launch.first_iteration + step),
+        "consumed samples": (found.samples, before + attempt.batches.samples(step)),
         "global batch size": (found.global_batch_size, launch.global_batch_size),
         "sequence length": (found.sequence_length, attempt.sequence_length),
     }
     differs = [f"{name} {its:,}, not {ours:,}" for name, (its, ours) in said.items() if its not in (None, ours)]
+    at = "at its end" if step == attempt.steps else f"at step {step:,}"
     if found.lr is not None and not same_rate(found.lr, due) and not same_rate(found.lr, due_late):
-        differs.append(f"LR {found.lr:g}, and the attempt's schedule ends at {due:g}")
+        differs.append(f"LR {found.lr:g}, and the attempt's schedule has {due:g} {at}")
     if found.phase not in ("unknown", attempt.schedule.phase(tokens), attempt.schedule.phase(late)):
-        differs.append(f"phase {found.phase}, and the attempt's schedule ends {attempt.schedule.phase(tokens)}")
+        differs.append(f"phase {found.phase}, and the attempt's schedule is {attempt.schedule.phase(tokens)} {at}")
     return differs
