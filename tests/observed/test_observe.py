@@ -12,6 +12,7 @@ import torch
 
 from keepwarm.attempt.records import read_metrics, write_verdict
 from keepwarm.errors import DataError, KeepwarmError, LineageError
+from keepwarm.lineage.manifest import read_manifest
 from keepwarm.schedule import schedule as schedules
 from keepwarm.strategy.judge_log import judge_metrics
 from observed.make import BATCH, LENGTH, base_manifest, line, place_of
