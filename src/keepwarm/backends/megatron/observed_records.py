@@ -170,8 +170,7 @@ def _measured(
         if bad:
             text = f"the held-out loss of {', '.join(bad)}"
             yield {"kind": "event", "event": NON_FINITE, "step": step, "text": text, "what": "a held-out loss"}
-        elif 0 < step < attempt.steps:
-            sizes = attempt.evaluation.subset
+        elif (sizes := attempt.evaluation.subset) and 0 < step < attempt.steps:
             part = {name: _part(found["windows"], sizes[name]) for name, found in losses.items() if name in sizes}
             yield _evaluation(attempt, header, step, part, None, full=False)
         yield _evaluation(attempt, header, step, losses, None)
