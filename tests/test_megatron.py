@@ -1,4 +1,4 @@
-"""One line on the lab's stack from a plan to its verdict, on a simulated cluster that fails on the way."""
+"""Lines on the lab's stack from a plan to their verdicts, on a simulated cluster that fails on the way."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from cluster.loader import Blend
 from cluster.simulated import Event
 from keepwarm.api import open_attempt
 from keepwarm.attempt.line import open_stream
+from keepwarm.attempt.records import read_metrics
+from keepwarm.backends.megatron.record import read_launch
 from keepwarm.cli.main import main
+from keepwarm.lineage.graph import all_manifests
 
 TRAINER = Path(__file__).parent / "cluster/trainer"
 MEGATRON = (
@@ -69,3 +72,58 @@ def test_a_line_goes_from_a_plan_to_a_verdict_through_failures(on_cluster, clust
     assert main(["observe", "plan.yaml"]) == 0
     told = capsys.readouterr().out
     assert "verdict: recovered" in told and "stage2: replay 25%, step 20 of 20" in told
+
+
+def ladder_plan(edit_plan, workplace, run: Path) -> None:
+    """The tiny plan of four stages on two nodes of a process each; stage 2 begins with a rung that forgets too much."""
+    more = f"nodes: 2, gpus_per_node: 1, {MEGATRON[MEGATRON.index('walltime') :]}"
+    megatron = MEGATRON[: MEGATRON.index("nodes: 1")] + more
+    edit_plan(
+        ("layers: 1, heads: 2, kv_heads: 2}", "layers: 1, heads: 2, kv_heads: 2, intermediate_size: 96}"),
+        ("ladder: [{rung: replay, shares: [5%, 25%]}]", "shift: weak, ladder: [{rung: naive}, {rung: replay, shares: [25%]}]"),
+        ("tolerance: 9 nats", "tolerance: {d0: 0.02 nats}"), ("precision: fp32\n", ""),
+        ("cooldown_shape: 1-sqrt", "cooldown_shape: 1-sqrt, lr_min: 3e-5"),
+        ("run: {folder: run, threads: 1}", megatron.replace("FOLDER", str(run)).replace("TRAINER", str(TRAINER))),
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+def test_the_four_stages_go_from_launch_to_verdict_to_launch_through_failures(edit_plan, workplace, cluster, capsys):
+    """A node fails, a job is cut off at its wall time, the next one has half the nodes; a rung forgets and the next is
+    launched; at the end the line is cooled. Nobody but `run --submit` and the queue does anything."""
+    run = workplace / "run"
+    ladder_plan(edit_plan, workplace, run)
+    cluster.events += [Event(1, "node", r"iteration= +17/"), Event(2, "walltime", r"iteration= +27/")]
+    cluster.nodes[4] = 1
+    codes: dict[str, list[int]] = {}
+    for _ in range(8):
+        assert main(["run", "plan.yaml", "--submit"]) == 0
+        if not cluster.queued():
+            break
+        for job in cluster.run():
+            if job.script.name == "job.sh":
+                codes.setdefault(job.script.parents[2].name, []).append(job.code)
+        assert main(["observe", "plan.yaml"]) == 0
+        assert "keepwarm run" in capsys.readouterr().out.splitlines()[-1]
+    assert codes == {
+        "00-base": [-9, -15, 0], "00-naive": [0], "01-replay": [0], "00-replay-previous-mix": [0], "00-buffer-mix": [0],
+        "01-cooldown": [0],
+    }  # fmt: skip
+    base = run / "arms/cookbook/base/00-base"
+    assert (base / "launches/1-train/of-2-global_step20/latest_universal").read_text() == "global_step20_universal"
+    events = [each for each in read_metrics(base / "metrics.jsonl") if each.get("event") == "resumed"]
+    assert [(each["step"], each["again"]) for each in events] == [(10, 7), (20, 7)]
+    read_by(base)
+    assert main(["status", "plan.yaml", "--json"]) == 0
+    status = json.loads(capsys.readouterr().out)
+    tried = {stage["name"]: [(a["rung"], a["outcome"]) for a in stage["attempts"]] for stage in status["stages"]}
+    assert tried["stage2"] == [("naive", "not-recovering"), ("replay", "recovered")]
+    assert [stage["state"] for stage in status["stages"]] == ["accepted"] * 3
+    assert [path.name for path in sorted((run / "buffer").iterdir())] == ["v1", "v2", "v3"]
+    begun = {
+        read_launch(path.parent).begins: read_launch(path.parent)
+        for path in run.glob("arms/cookbook/*/*/launches/*/launch.json")
+    }
+    assert set(begun) == {"trunk", "continue", "cooldown"} and begun["cooldown"].first_iteration == 20
+    cooled = [each for each in all_manifests(run) if each.phase == "cooled"]
+    assert [(each.stage, each.rung, each.weights) for each in cooled] == [("stage4", "cooldown", "megatron-deepspeed")]

@@ -156,6 +156,17 @@ def test_a_rung_from_a_converged_checkpoint_launches_its_cooldown_first(look):
     assert launch["sources"][0]["skipped"] == 320  # a resume passes over what the trunk was fed
 
 
+def test_a_cooldown_far_into_a_trunk_goes_on_as_new_data_does(look, monkeypatch):
+    """A resume's list would be mostly what it passes over; the moments and the curve are the same."""
+    monkeypatch.setattr("keepwarm.backends.megatron.starts.MOST_IN_FRONT", 319)
+    (launch,) = look("--rung", "rewarm-converged")["launches"]
+    assert (launch["name"], launch["begins"], launch["first_iteration"]) == ("1-cooldown", "continue", 0)
+    assert (launch["begin_iteration"], launch["end_iteration"]) == (0, 8)
+    words = ["--min-lr=2e-05", "--lr_constant_plus_cooldown", "--lr_constant_plus_cooldown_frac=1.0"]
+    assert launch["arguments"] == [*ANEW, *words, *ENDS] and launch["lr_difference"] == 0
+    assert launch["sources"][0]["skipped"] == 0
+
+
 def test_a_mix_that_changes_on_the_way_is_materialized(line):
     assert main(["launch", "plan.yaml", "--rung", "incremental", "--write"]) == 0
     ((folder, launch),) = launches_of(line / "run/arms/cookbook/stage2/06-incremental")

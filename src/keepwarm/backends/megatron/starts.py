@@ -2,7 +2,8 @@
 
 Proven by running the trainer: `--finetune --universal-checkpoint` goes on with the moments and the LR that the copy
 holds, whatever its name says; from a copy whose moments, step and LR are 0 it is a clean restart. A plain resume keeps
-the position in the data and in the schedule.
+the position in the data and in the schedule. So does a cooldown, which resumes its trunk under another schedule; far into
+a trunk, where its list would be mostly what the trunk was fed, it goes on as new data does, with the same moments and LR.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from keepwarm.lineage.manifest import Manifest
 
 COPY = "start-universal"  # in an attempt's folder: the universal copy that its first launch loads
 ANEW = ("--finetune", "--universal-checkpoint")  # iteration 0, the new list from its first sample
+MOST_IN_FRONT = 10_000_000  # samples that a resume passes over: its list must lay them out, 2 GB of memory and 10 s
 _STEP = re.compile(r"global_step([0-9]+)(_universal)?")
 
 
@@ -42,9 +44,10 @@ def origin_of(attempt: Attempt, start: Manifest | None, run_folder: Path) -> Ori
         return Origin("trunk", None)
     weights = Path(start.location or run_folder / start.id) if start is not None else Path(attempt.start)
     match = _STEP.fullmatch(weights.name)
-    if start is not None and attempt.rung == COOLDOWN and match and not match[2] and attempt.moments == "keep":
-        iteration = int(match[1])
-        samples = iteration * attempt.global_batch_size
+    iteration = int(match[1]) if match else 0
+    samples = iteration * attempt.global_batch_size
+    plain = match is not None and not match[2]
+    if start is not None and attempt.rung == COOLDOWN and plain and samples <= MOST_IN_FRONT and attempt.moments == "keep":
         return Origin(
             "cooldown", str(weights.parent), arguments=(f"--load-tag={weights.name}",), first_iteration=iteration,
             pointed=weights.name, state=foreign_state(start.lr, start.lr_max, iteration, samples),
