@@ -150,7 +150,9 @@ def test_without_a_scheduler_one_job_does_it_all(job, attempt):
     assert [line.partition(" | ")[2] for line in seen[1:3]] == [
         "--finetune --universal-checkpoint --seed=2 --exit-duration-in-mins=45", "--seed=2 --exit-duration-in-mins=45",
     ]  # fmt: skip
-    assert seen[3].startswith("keepwarm eval") and seen[3].endswith("--stage stage2 --rung 00-replay --arm cookbook --trust")
+    assert seen[3].startswith("keepwarm eval") and seen[3].endswith(
+        "--stage stage2 --rung 00-replay --arm cookbook --trust"
+    )
 
 
 def test_the_second_launch_follows_the_first(job, line):

@@ -13,7 +13,12 @@ from keepwarm.errors import PlanError
 STYLES = ("constant", "linear", "cosine", "inverse-square-root", "infinite-cosine", "infinite-inv-square-root")
 INFINITE = ("infinite-cosine", "infinite-inv-square-root")
 _WEIGHT_DECAY_STYLES = ("constant", "linear", "cosine")
-_NEIGHBOURS = ("--micro-batch-size", "--train-iters-to-skip", "--load-tag", "--eval-iters")  # only look like one of ours
+_NEIGHBOURS = (
+    "--micro-batch-size",
+    "--train-iters-to-skip",
+    "--load-tag",
+    "--eval-iters",
+)  # only look like one of ours
 _MOST = 10**15  # no rate, share or count of a run is that large; nan is not below it either
 _SIMILAR = 0.72  # from here on a flag that is not ours counts as a misspelling of one that is
 _UNDERSCORED = {  # the flags that are not their attribute's name with dashes

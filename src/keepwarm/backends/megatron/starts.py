@@ -47,7 +47,13 @@ def origin_of(attempt: Attempt, start: Manifest | None, run_folder: Path) -> Ori
     iteration = int(match[1]) if match else 0
     samples = iteration * attempt.global_batch_size
     plain = match is not None and not match[2]
-    if start is not None and attempt.rung == COOLDOWN and plain and samples <= MOST_IN_FRONT and attempt.moments == "keep":
+    if (
+        start is not None
+        and attempt.rung == COOLDOWN
+        and plain
+        and samples <= MOST_IN_FRONT
+        and attempt.moments == "keep"
+    ):
         return Origin(
             "cooldown", str(weights.parent), arguments=(f"--load-tag={weights.name}",), first_iteration=iteration,
             pointed=weights.name, state=foreign_state(start.lr, start.lr_max, iteration, samples),
