@@ -81,7 +81,7 @@ def ladder_plan(edit_plan, workplace, run: Path) -> None:
     edit_plan(
         ("layers: 1, heads: 2, kv_heads: 2}", "layers: 1, heads: 2, kv_heads: 2, intermediate_size: 96}"),
         ("ladder: [{rung: replay, shares: [5%, 25%]}]", "shift: weak, ladder: [{rung: naive}, {rung: replay, shares: [25%]}]"),
-        ("tolerance: 9 nats", "tolerance: {d0: 0.02 nats}"), ("precision: fp32\n", ""),
+        ("tolerance: 9 nats", "tolerance: {d0: 0.001 nats}"), ("precision: fp32\n", ""),
         ("cooldown_shape: 1-sqrt", "cooldown_shape: 1-sqrt, lr_min: 3e-5"),
         ("run: {folder: run, threads: 1}", megatron.replace("FOLDER", str(run)).replace("TRAINER", str(TRAINER))),
     )  # fmt: skip
@@ -112,7 +112,7 @@ def test_the_four_stages_go_from_launch_to_verdict_to_launch_through_failures(ed
     base = run / "arms/cookbook/base/00-base"
     assert (base / "launches/1-train/of-2-global_step20/latest_universal").read_text() == "global_step20_universal"
     events = [each for each in read_metrics(base / "metrics.jsonl") if each.get("event") == "resumed"]
-    assert [(each["step"], each["again"]) for each in events] == [(10, 7), (20, 7)]
+    assert [each["step"] for each in events] == [10, 20] and min(each["again"] for each in events) >= 5
     read_by(base)
     assert main(["status", "plan.yaml", "--json"]) == 0
     status = json.loads(capsys.readouterr().out)

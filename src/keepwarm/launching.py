@@ -28,7 +28,6 @@ from keepwarm.backends.megatron.write import submit, write_launches
 from keepwarm.branches import cooldown_of
 from keepwarm.corpora.prepare import Prepared, prepare, prepared_before
 from keepwarm.errors import GuardError, KeepwarmError
-from keepwarm.evaluate.divergence import divergence
 from keepwarm.lineage.guard import CONVERGED
 from keepwarm.lineage.manifest import Manifest
 from keepwarm.plan.cookbook import ladder_for
@@ -41,9 +40,10 @@ from keepwarm.report.launched import Look
 from keepwarm.report.shifted import begun_by
 from keepwarm.report.status import base_manifest
 from keepwarm.search import Search, beginning
+from keepwarm.shifts import shift_of
 from keepwarm.standing import line_after, refuse_unaccepted
 from keepwarm.strategy.ladder import Tried, skip_reason
-from keepwarm.strategy.shift import Shift, graded
+from keepwarm.strategy.shift import Shift
 from keepwarm.tries import Try, guarded
 from keepwarm.work import Listener, Run, keep_plan, sampler_of
 
@@ -243,28 +243,16 @@ def _as_launched(context: Run, attempt: Attempt, start: Manifest | None, why: st
 
 def _search(context: Run, stage: StageSpec, line: Line) -> Search:
     """The stage's ladder, begun as its shift says."""
-    shift = _shift(context, stage)
+    shift = _shift(context, stage, line.taught[0][1])
     which, rungs = ladder_for(context.plan, context.plan.stages.index(stage), shift.grade)
     context.listener.say(f"{stage.name}: shift {shift.words()} -> ladder {which}")
     found = [each for rung in rungs for each in candidates(rung)]
     return Search(context, stage, line, found, beginning(context, stage, line, shift))
 
 
-def _shift(context: Run, stage: StageSpec) -> Shift:
-    """As declared or on record; else measured on the tokens alone, for no loss is waited for."""
-    known = begun_by(stage, context.folder / "arms" / COOKBOOK / stage.name)
-    if known is not None:
-        return known
-    corpora, plan = context.prepared.corpora, context.plan
-    apart = divergence(corpora[stage.new], corpora[plan.base.corpus], context.prepared.tokenizer, plan.seed)
-    found = graded(apart, None, None, ("bits/byte: no model was asked",))
-    if found is None:
-        raise KeepwarmError(
-            f"stages.{stage.name}.shift: auto has too little text to measure",
-            "the ladder is chosen by the shift",
-            f"say it yourself: {{name: {stage.name}, shift: strong}} (or weak)",
-        )
-    return found
+def _shift(context: Run, stage: StageSpec, base: Manifest) -> Shift:
+    """As declared or on record; else measured as it will be, and not recorded: nothing is begun yet."""
+    return begun_by(stage, context.folder / "arms" / COOKBOOK / stage.name) or shift_of(context, stage, base)
 
 
 @contextmanager

@@ -21,20 +21,23 @@ def measured_shift(context: Run, arm: str, stage: StageSpec, base: Manifest) -> 
     stage_folder = context.folder / "arms" / arm / stage.name
     if (known := begun_by(stage, stage_folder)) is not None:
         return known
-    found = _measured(context, stage, base)
+    found = shift_of(context, stage, base)
     files.write_json(stage_folder / SHIFT, found.as_dict())
     return found
 
 
-def _measured(context: Run, stage: StageSpec, base: Manifest) -> Shift:
+def shift_of(context: Run, stage: StageSpec, base: Manifest) -> Shift:
+    """The shift as it is measured, not recorded; by the tokens alone where the base's losses are not known yet."""
     corpora, old = context.prepared.corpora, context.plan.base.corpus
     rates, unknown = [], []
     for name in (stage.new, old):
         corpus = corpora[name]
         per_byte = corpus.holdout_tokens / corpus.holdout_text_bytes if corpus.holdout_text_bytes else None
-        rates.append(bits_per_byte(base.evaluation[name]["loss"], per_byte))
+        measured = base.evaluation.get(name)
+        rates.append(None if measured is None else bits_per_byte(measured["loss"], per_byte))
         unknown += [name] * (per_byte is None)
     notes = [f"bits/byte: the bytes of text in the holdout of {name} are not known" for name in unknown]
+    notes += [] if base.evaluation else ["bits/byte: the base is not measured yet"]
     apart = divergence(corpora[stage.new], corpora[old], context.prepared.tokenizer, context.plan.seed)
     if apart is None:
         notes.append(f"divergences: {stage.new} or {old} has too little text to compare tokens")
