@@ -21,7 +21,7 @@ stages:
     new: d0
     list: runs/list.txt
     checkpoints: [ckB/global_step10]
-    logs: [logs/base*.log]
+    logs: [logs/baseB*.log]
 """
 STAGE2 = """\
   - name: stage2
@@ -141,7 +141,7 @@ def test_a_resumed_stage_goes_on_in_the_new_lists_order(adopt, place):
 
 REFUSALS = {
     "a rate that is not the log's": (
-        ("logs/base*.log", "logs/rung_cont_univ.log"), "holds LR 0.000117365",
+        ("logs/baseB*.log", "logs/rung_cont_univ.log"), "holds LR 0.000117365",
     ),
     "a declared rate that the state contradicts": (
         ("    new: d0", "    new: d0\n    lr: 2e-4"), "LR: 0.0002 was declared, the checkpoint's own state says 0.000117365",
@@ -159,7 +159,7 @@ REFUSALS = {
         ("[ckB/global_step10]", "[ckB/global_step10, ckB/global_step10_universal]"), "are the same position",
     ),
     "a checkpoint that is not there": (("global_step10", "global_step11"), "there is no such folder"),
-    "a log that is not there": (("base*", "none*"), "stages.stage1.logs: no file matches"),
+    "a log that is not there": (("baseB*", "none*"), "stages.stage1.logs: no file matches"),
     "an unknown key": (("    logs:", "    log:"), "line.yaml:7:5  stages.0.log: unknown key, did you mean 'logs'?"),
     "an unknown kind of conflict": (
         ("    new: d0", "    new: d0\n    accept: [rate]"), "'rate' is not a kind of conflict; one of: lr, samples",
@@ -182,7 +182,7 @@ def test_refusals(name, adopt, place):
 
 
 def test_conflicts_that_are_accepted_are_recorded_with_both_values(adopt, place):
-    text = LINE.replace("base*", "rung_cont_univ")
+    text = LINE.replace("baseB*", "rung_cont_univ")
     assert "accept: [lr]" in adopt(text)[2]
     code, printed, _ = adopt(text.replace("new: d0", "new: d0\n    accept: [lr]"))
     assert code == 0 and "accepted (lr): " in printed and "logs 0.0002" in printed

@@ -13,6 +13,7 @@ from keepwarm.attempt.records import read_attempt
 from keepwarm.backends.megatron import lists
 from keepwarm.backends.megatron.record import launches_of, read_launch
 from keepwarm.cli.main import main
+from keepwarm.corpora.filelist import read_filelist
 from keepwarm.corpora.indexed import open_indexed
 
 ENDS = ("--seed=2", "--exit-duration-in-mins=45")
@@ -178,6 +179,10 @@ def test_a_launch_is_written_once_and_whole(line, capsys):
     assert main(["launch", "plan.yaml", "--rung", "replay", "--write"]) == 0
     folder = line / "run/arms/cookbook/stage2/00-replay/launches/1-train"
     assert f"to submit it: cd {folder} && qsub job.sh" in capsys.readouterr().out
+    heldout = read_filelist(folder / "holdouts.txt")
+    assert [each.corpus for each in heldout] == ["d0", "d1", "d2", "d3"] and all(
+        open_indexed(each.prefix).sizes.sum() for each in heldout
+    )
     launch = read_launch(folder)
     assert launch.resume_arguments == ENDS
     before = {path: path.read_bytes() for path in folder.iterdir() if path.is_file()}

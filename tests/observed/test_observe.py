@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from keepwarm.attempt.model import EvaluationPlan
 from keepwarm.attempt.records import read_metrics, write_verdict
 from keepwarm.errors import DataError, KeepwarmError, LineageError
 from keepwarm.lineage.manifest import read_manifest
@@ -281,9 +283,9 @@ def test_evaluations_make_the_full_verdict_and_the_manifest(place):
     assert (found.next.do, found.next.command) == ("run", "keepwarm run PLAN")
     evaluations = kinds(found, "eval")
     assert [(each["step"], each["full"], each["measured_by"]) for each in evaluations] == [
-        (0, True, place.start.id), (10, False, None), (10, True, None), (20, True, None),
+        (0, True, place.start.id), (10, True, None), (20, True, None),
     ]  # fmt: skip
-    assert evaluations[3]["bits_per_byte"] == {"d0": None, "d1": pytest.approx(4.55 / math.log(2) * 0.25)}
+    assert evaluations[2]["bits_per_byte"] == {"d0": None, "d1": pytest.approx(4.55 / math.log(2) * 0.25)}
     end = found.end
     assert end is not None and (end.step, end.samples, end.attempt_tokens, end.line_tokens) == (20, 160, 2560, 15_360)
     assert (end.lr, end.phase, end.phase_is, end.weights, end.location) == (
@@ -297,6 +299,19 @@ def test_evaluations_make_the_full_verdict_and_the_manifest(place):
     before = read_manifest(place.run / end.id.replace(f"{end.line_tokens:015d}", f"{end.line_tokens - 1280:015d}"))
     assert (before.step, before.phase, before.optimizer_state, before.evaluation) == (10, "peak", True, {})
     assert before.cursors == {ids["d1"]: 60, ids["d0"]: 20}  # what a decay may begin from
+
+
+def test_an_evaluation_on_the_way_stands_twice_where_the_attempt_has_a_part_of_the_windows_for_it(tmp_path):
+    """The strategist follows the part that is measured natively, and corrects it by the whole."""
+    place = place_of(tmp_path, 20)
+    place.attempt = replace(place.attempt, evaluation=EvaluationPlan((10,), {"d0": 1, "d1": 1}))
+    place.start = base_manifest(d0=[4.0, 4.2], d1=[5.5, 5.6])
+    place.launch("1-train", 0, 20)
+    place.log("1-train", LOG, lines(1, 12))
+    save(place, 10)
+    place.evaluated(10, d0=[4.1, 4.3], d1=[5.0, 5.1])
+    found = [(each["step"], each["full"], each["windows"]["d0"]) for each in kinds(place.observe(), "eval")]
+    assert found == [(0, True, [4.0, 4.2]), (10, False, [4.1]), (10, True, [4.1, 4.3])]
 
 
 def test_without_references_there_is_no_verdict(place):

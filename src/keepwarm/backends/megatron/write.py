@@ -20,6 +20,7 @@ from keepwarm.backends.megatron.record import RECORD, launches_of, write_launch
 from keepwarm.backends.megatron.script import JOB, LOGS
 from keepwarm.errors import KeepwarmError
 
+HOLDOUTS = "holdouts.txt"  # in a launch's folder: what none of its lists names
 SUBMITTED = "submitted.json"  # in a launch's folder: the job that was submitted by hand of keepwarm
 _COMMANDS = {"pbs": ("qsub",), "slurm": ("sbatch", "--parsable")}
 
@@ -49,11 +50,17 @@ def write_launches(attempt: Attempt, planned: Sequence[PlannedLaunch], feed: Fee
     files.write_json(attempt_folder / "attempt.json", to_json(attempt), replace=not launched)
     for each in planned:
         write_data(attempt, feed, each.data)
+        files.write_text(each.folder / HOLDOUTS, _holdouts(feed))
         for name, text in each.files.items():
             files.write_text(each.folder / name, text)
         (each.folder / LOGS).mkdir(exist_ok=True)
         write_launch(each.folder, each.launch)
     return [each.folder for each in planned]
+
+
+def _holdouts(feed: Feed) -> str:
+    """The held-out tokens of every corpus as a list that the trainer reads, for an evaluation of one's own with it."""
+    return "".join(f"1 {corpus.holdout_prefix.resolve()} {name}\n" for name, corpus in feed.corpora.items())
 
 
 def _refuse_other(planned: PlannedLaunch) -> None:
