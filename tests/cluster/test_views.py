@@ -61,6 +61,8 @@ def check(attempt, feed, folder, *, first, samples, skipped=0, built=None, seed=
 def stream_windows(stream, source_id, first, count):
     """keepwarm's own windows of a source at positions [first, first + count), without their last target."""
     source, number = stream.sources[source_id], stream.source_ids.index(source_id)
+    if count == 0:  # the share comes to none in this range
+        return []
     positions = np.arange(first, first + count)
     _, windows = stream._turns.locate(np.full(count, number), positions)
     out = np.empty((count, stream.sequence_length + 1), dtype=np.int32)
