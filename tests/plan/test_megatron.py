@@ -47,6 +47,7 @@ def test_a_block_is_read_with_its_machine(plan_with, tmp_path):
         (AURORA.replace("nodes: 2", "nodes: 2, environment: {A-B: 1}"), "'A-B' is no name of an environment variable"),
         (AURORA.replace("nodes: 2", "nods: 2"), "unknown key, did you mean 'nodes'"),
         (AURORA.replace("folder: run,", "folder: run, trackers: wandb,"), "trackers and compile belong to the backend native"),
+        (AURORA.replace("folder: run,", "folder: run, keep: needed,"), "what the trainer has saved is never deleted here"),
     ],
 )  # fmt: skip
 def test_what_is_missing_or_wrong_is_named_with_its_line(run, said, plan_with):

@@ -53,4 +53,6 @@ class RunSpec(Model):
             raise ValueError("megatron is given, and the backend is native: leave it out, or say backend: megatron")
         if self.backend == "megatron" and (self.trackers or self.compile != "auto"):
             raise ValueError("trackers and compile belong to the backend native; the trainer has its own TensorBoard")
+        if self.backend == "megatron" and self.keep != "all":
+            raise ValueError("keep belongs to the backend native: what the trainer has saved is never deleted here")
         return self
