@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,10 @@ from cluster.simulated import Event
 from keepwarm.api import open_attempt
 from keepwarm.attempt.line import open_stream
 from keepwarm.attempt.records import read_metrics
-from keepwarm.backends.megatron.record import read_launch
+from keepwarm.backends.megatron.record import launches_of, read_launch
 from keepwarm.cli.main import main
 from keepwarm.lineage.graph import all_manifests
+from keepwarm.lineage.manifest import read_manifest
 
 TRAINER = Path(__file__).parent / "cluster/trainer"
 MEGATRON = (
@@ -72,6 +74,37 @@ def test_a_line_goes_from_a_plan_to_a_verdict_through_failures(on_cluster, clust
     assert main(["observe", "plan.yaml"]) == 0
     told = capsys.readouterr().out
     assert "verdict: recovered" in told and "stage2: replay 25%, step 20 of 20" in told
+    a_base_of_others_is_measured_by_a_job(on_cluster, cluster, capsys)
+
+
+def a_base_of_others_is_measured_by_a_job(run: Path, cluster, capsys) -> None:
+    """The same checkpoint as the base of another plan: its losses come from a job, its moments are kept."""
+    saved = run / "arms/cookbook/base/00-base/checkpoints-megatron/global_step20"
+    text = Path("plan.yaml").read_text()
+    for old, new in (
+        ("{corpus: d0, tokens: 5_120}", f"{{corpus: d0, checkpoint: {saved}}}"),
+        ("tokenizer: {train: {vocab_size: 512}}", f"tokenizer: {{file: {run}/tokens/tokenizer.json}}"),
+        (f"folder: {run},", f"folder: {run.parent}/other,"),
+    ):  # fmt: skip
+        assert text.count(old) == 1, old
+        text = text.replace(old, new)
+    Path("other.yaml").write_text(text)
+    assert main(["run", "other.yaml"]) == 0
+    told = capsys.readouterr().out.splitlines()
+    given = run.parent / "other/arms/cookbook/base/00-given"
+    assert "is not measured yet" in told[-3]
+    assert told[-2:] == [f"  cd {given} && qsub evaluate.sh", "  keepwarm run other.yaml"]
+    subprocess.run(["qsub", "evaluate.sh"], cwd=given, check=True, capture_output=True)
+    assert [job.code for job in cluster.run()] == [0]
+    assert main(["run", "other.yaml"]) == 0
+    assert "kept     AdamW goes on with the checkpoint's" in capsys.readouterr().out
+    base, own = (
+        read_manifest(given),
+        read_manifest(next((run / "arms/cookbook/base/00-base/checkpoints").glob("*5120-peak"))),
+    )
+    assert base.optimizer_state and base.evaluation == own.evaluation and (base.lr, base.phase) == (own.lr, "peak")
+    ((_, launch),) = launches_of(run.parent / "other/arms/cookbook/stage2/00-replay")
+    assert launch.begins == "continue" and launch.prepare[2] == str(saved)
 
 
 def ladder_plan(edit_plan, workplace, run: Path) -> None:
