@@ -64,7 +64,8 @@ def run_plan(
     by side run in processes of their own, which print in either case, and which need the script's own work to stand below
     `if __name__ == "__main__":`.
 
-    Raises KeepwarmError for bad input, WorkFailed when a ladder is exhausted or a run diverged (the report is written
+    Raises ToSubmit (exits.py) while jobs of a cluster have still to run,
+    KeepwarmError for bad input, WorkFailed when a ladder is exhausted or a run diverged (the report is written
     then, too), KeyboardInterrupt after Ctrl-C: the next call goes on.
     """
     asked = _plan(plan)
