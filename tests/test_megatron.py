@@ -147,6 +147,7 @@ def test_the_four_stages_go_from_launch_to_verdict_to_launch_through_failures(ed
     events = [each for each in read_metrics(base / "metrics.jsonl") if each.get("event") == "resumed"]
     assert [each["step"] for each in events] == [10, 20] and min(each["again"] for each in events) >= 5
     read_by(base)
+    capsys.readouterr()
     assert main(["status", "plan.yaml", "--json"]) == 0
     status = json.loads(capsys.readouterr().out)
     tried = {stage["name"]: [(a["rung"], a["outcome"]) for a in stage["attempts"]] for stage in status["stages"]}
