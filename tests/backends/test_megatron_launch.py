@@ -180,9 +180,8 @@ def test_a_launch_is_written_once_and_whole(line, capsys):
     folder = line / "run/arms/cookbook/stage2/00-replay/launches/1-train"
     assert f"to submit it: cd {folder} && qsub job.sh" in capsys.readouterr().out
     heldout = read_filelist(folder / "holdouts.txt")
-    assert [each.corpus for each in heldout] == ["d0", "d1", "d2", "d3"] and all(
-        open_indexed(each.prefix).sizes.sum() for each in heldout
-    )
+    assert [each.corpus for each in heldout] == ["d0", "d1", "d2", "d3"]
+    assert all(open_indexed(each.prefix).n_tokens >= 2_000 for each in heldout)
     launch = read_launch(folder)
     assert launch.resume_arguments == ENDS
     before = {path: path.read_bytes() for path in folder.iterdir() if path.is_file()}
