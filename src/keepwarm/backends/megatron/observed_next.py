@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from keepwarm.backends.megatron.script import EVALUATE, JOB, TRAIN
+from keepwarm.backends.megatron.script import EVALUATE, JOB, TRAIN, typed
 
 SEVERE = frozenset({"weights-not-loaded", "lr-differs", "position-differs", "scheduler-failed"})
-_SUBMIT = {"pbs": "qsub", "slurm": "sbatch", "none": "bash"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +41,7 @@ class Stands:
 
     def command(self, script: str) -> str:
         """How a script of its folder is submitted."""
-        return f"cd {shlex.quote(str(self.folder))} && {_SUBMIT[self.scheduler]} {script}"
+        return typed(self.scheduler, self.folder, script)
 
 
 @dataclass(frozen=True, slots=True)

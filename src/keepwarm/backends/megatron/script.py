@@ -17,6 +17,7 @@ from keepwarm.attempt.model import Attempt
 from keepwarm.backends.megatron.machines import Site, site_of
 from keepwarm.backends.megatron.record import Launch
 from keepwarm.backends.megatron.starts import Origin
+from keepwarm.plan.machines import Scheduler
 from keepwarm.plan.model import Plan
 
 TRAIN, JOB, EVALUATE = "train.sh", "job.sh", "evaluate.sh"
@@ -65,7 +66,12 @@ def evaluation_script(
 
 def submit_command(plan: Plan, folder: Path, script: str) -> str:
     """What a person types to submit a script of a folder."""
-    command = {"pbs": "qsub", "slurm": "sbatch", "none": "bash"}[site_of(plan).scheduler]
+    return typed(site_of(plan).scheduler, folder, script)
+
+
+def typed(scheduler: Scheduler, folder: Path, script: str) -> str:
+    """The same, of a scheduler that is known."""
+    command = {"pbs": "qsub", "slurm": "sbatch", "none": "bash"}[scheduler]
     return f"cd {shlex.quote(str(folder))} && {command} {script}"
 
 

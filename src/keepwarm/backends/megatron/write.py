@@ -16,7 +16,7 @@ from keepwarm.attempt.line import Feed
 from keepwarm.attempt.model import Attempt, to_json
 from keepwarm.backends.megatron.launches import PlannedLaunch
 from keepwarm.backends.megatron.lists import write_data
-from keepwarm.backends.megatron.record import RECORD, launches_of, write_launch
+from keepwarm.backends.megatron.record import launches_of, write_launch
 from keepwarm.backends.megatron.script import JOB, LOGS
 from keepwarm.errors import KeepwarmError
 
@@ -108,8 +108,3 @@ def submit(planned: Sequence[PlannedLaunch]) -> Submitted:
     found = Submitted(done.stdout.split()[-1], (*command, JOB), first.folder)
     files.write_json(record, found.as_dict())
     return found
-
-
-def is_written(planned: PlannedLaunch) -> bool:
-    """True where the launch's folder is whole on disk."""
-    return (planned.folder / RECORD).is_file()
